@@ -1,0 +1,1 @@
+//! The gRPC socket and the HTTP endpoints.

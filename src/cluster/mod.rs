@@ -1,0 +1,1 @@
+//! Where the list comes from and where the status goes.

@@ -1,0 +1,1 @@
+//! How bytes travel: ranges, budget, retry, progress. One engine for both goods.

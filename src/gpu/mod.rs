@@ -1,0 +1,1 @@
+//! The gate: whether the NVIDIA driver answers, asked in a child process.

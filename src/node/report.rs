@@ -1,0 +1,110 @@
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::types::{Digest, EntryId, GpuState, Progress, Revision};
+
+/// Everything the agent knows, at one moment. Published on a watch; the doors and the node's labels are made
+/// from it and from nothing else.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Where the GPUs stand.
+    pub gpu: GpuState,
+    /// Where the list stands.
+    pub list: ListReport,
+    /// One for each listed entry, in the order in which they are worked on.
+    pub entries: Vec<EntryReport>,
+    /// `stoker.dev/ready`: reached once a boot.
+    pub ready: bool,
+    /// Whether list, gate, images and cache have each reported once; before that nothing is said to the cluster.
+    pub settled: bool,
+    /// Whether nothing is left to do until something changes: every entry is warm, or has failed for good.
+    pub done: bool,
+    /// The boot this was said in.
+    pub boot_id: String,
+}
+
+/// Where the list stands.
+#[derive(Debug, Clone, Default)]
+pub struct ListReport {
+    /// SHA-256 of the document in force.
+    pub content: Option<Digest>,
+    /// Problems of the whole document.
+    pub errors: Vec<String>,
+    /// What was ignored in it.
+    pub warnings: Vec<String>,
+    /// The list says to start and drop nothing.
+    pub paused: bool,
+    /// It is past `validUntil`.
+    pub stale: bool,
+    /// Removals wait until the document is mended.
+    pub removals_held: bool,
+}
+
+/// One listed entry.
+#[derive(Debug, Clone)]
+pub struct EntryReport {
+    /// Its id.
+    pub id: EntryId,
+    /// Image or weights; `None` when it's so broken that it can't be told.
+    pub kind: Option<GoodsKind>,
+    /// Whether `stoker.dev/ready` waits for it.
+    pub required: bool,
+    /// Where it stands.
+    pub state: EntryState,
+    /// Why it stands there; always given where the state isn't warm or fetching.
+    pub reason: Option<Reason>,
+    /// The revision that is warm and carries the label. A new revision may be on its way beside it.
+    pub revision: Option<Revision>,
+    /// Where its bytes come from, for people; never with a signature.
+    pub source: String,
+    /// Whether every file was checked against a digest that the source or the list published. False: recorded only.
+    pub verified: bool,
+    /// Bytes of the job under way.
+    pub progress: Option<Arc<Progress>>,
+}
+
+/// What an entry wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GoodsKind {
+    /// A container image.
+    Image,
+    /// Files.
+    Weights,
+}
+
+/// Where an entry stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum EntryState {
+    /// It will be fetched when what the reason names has happened.
+    Pending,
+    /// It's being fetched, and nothing of it is warm yet.
+    Fetching,
+    /// It's complete, verified, durable and usable by a pod now.
+    Warm,
+    /// It can't be fetched until something changes, or is tried again later; the reason tells which.
+    Failed,
+    /// It isn't for this node.
+    Skipped,
+    /// The list says it badly, and never said it well.
+    Invalid,
+    /// More entries apply to this node than it takes.
+    OverLimit,
+}
+
+/// Why: a CamelCase word for machines and a sentence for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// Stable, low-cardinality: `GateClosed`, `NotFound`, `Corrupt`, …
+    pub code: String,
+    /// What happened, with the whole chain of causes, and the next step. Never a secret.
+    pub message: String,
+}
+
+impl Reason {
+    /// A reason.
+    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { code: code.into(), message: message.into() }
+    }
+}

@@ -1,0 +1,11 @@
+//! What every long-running part needs and none of them owns: retries, stopping, logs, metrics.
+
+mod chain;
+mod retry;
+mod shutdown;
+mod telemetry;
+
+pub use chain::chain;
+pub use retry::{Attempts, RetryPolicy};
+pub use shutdown::Shutdown;
+pub use telemetry::{LogFormat, init_logs};

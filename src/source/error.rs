@@ -1,0 +1,61 @@
+use std::time::Duration;
+
+use crate::types::ErrorKind;
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a source gave no bytes. No variant ever holds a credential or a URL's query.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says it")]
+pub enum SourceError {
+    #[error("cannot reach {origin}")]
+    Connect {
+        origin: String,
+        #[source]
+        cause: Cause,
+    },
+    #[error("{origin} broke off in the middle of an answer")]
+    Broken {
+        origin: String,
+        #[source]
+        cause: Cause,
+    },
+    #[error("{origin} sent nothing for {} s", after.as_secs())]
+    Stalled { origin: String, after: Duration },
+    #[error("{what} answered {status}")]
+    Status { what: String, status: u16, retry_after: Option<Duration> },
+    #[error("{what} changed while it was read")]
+    Changed { what: String },
+    #[error("{what}: {problem}")]
+    Protocol { what: String, problem: String },
+    #[error("{what} can't be used: {problem}")]
+    Invalid { what: String, problem: String },
+    #[error("credentials {name:?}: {problem}")]
+    Credentials { name: String, problem: String },
+    #[error("{scheme}:// is not supported by this version; use https:// or s3://")]
+    Unsupported { scheme: String },
+}
+
+impl SourceError {
+    /// What to make of it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Connect { .. } | Self::Broken { .. } | Self::Stalled { .. } => ErrorKind::Transient,
+            Self::Status { status, retry_after, .. } => match status {
+                401 | 403 => ErrorKind::Denied,
+                404 | 410 => ErrorKind::NotFound,
+                412 => ErrorKind::Changed,
+                429 | 503 => ErrorKind::Throttled { retry_after: *retry_after },
+                408 | 425 | 500..=599 => ErrorKind::Transient,
+                _ => ErrorKind::Invalid,
+            },
+            Self::Changed { .. } => ErrorKind::Changed,
+            // A captive portal or a proxy's error page: it passes.
+            Self::Protocol { .. } => ErrorKind::Transient,
+            Self::Invalid { .. } => ErrorKind::Invalid,
+            Self::Credentials { .. } => ErrorKind::Denied,
+            Self::Unsupported { .. } => ErrorKind::Unsupported,
+        }
+    }
+}

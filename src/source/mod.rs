@@ -1,0 +1,46 @@
+//! Where bytes come from: one file a kind of server. Each answers two questions: which files are there (at which
+//! version, of which size, with which digest), and the bytes of one range of one of them.
+//!
+//! A source never writes anything, never retries on its own (`fetch/` does) and never shows a secret.
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+
+use crate::types::{ByteRange, Digest, RelPath};
+
+mod error;
+
+pub use error::SourceError;
+
+/// One blob at one version of it: whoever holds it gets those bytes or an error, never a mixture of two versions.
+pub trait RangeSource: std::fmt::Debug + Send + Sync {
+    /// The bytes of `range`. The answer has been checked already: status 206 (or 200 for the whole blob), an
+    /// exact Content-Range, the total, the pinned version. The stream may still end early or fail.
+    fn get(&self, range: ByteRange) -> BoxFuture<'_, Result<RangeBody, SourceError>>;
+
+    /// Which server the connections go to (`host:port`), to bound them by.
+    fn origin(&self) -> &str;
+}
+
+/// What a server sends for a range.
+pub struct RangeBody {
+    /// The bytes, in order. Never more than the range; fewer is an error that the stream itself doesn't report.
+    pub bytes: BoxStream<'static, Result<Bytes, SourceError>>,
+}
+
+/// One file of a set of weights, as its source describes it.
+#[derive(Debug, Clone)]
+pub struct RemoteFile {
+    /// Where it will be in the tree.
+    pub path: RelPath,
+    /// Its length in bytes.
+    pub size: u64,
+    /// The source's own name for this version of it (a strong ETag, a generation, a version id), or `None` where
+    /// the source gives none.
+    pub version: Option<String>,
+    /// SHA-256 as the index, the store or the list publishes it.
+    pub digest: Option<Digest>,
+    /// The bytes.
+    pub bytes: std::sync::Arc<dyn RangeSource>,
+}

@@ -1,0 +1,1 @@
+//! Weights: the cache on the disk, how files get in, how they are checked, how they leave.
