@@ -89,7 +89,7 @@ fn docker_hub_has_several_names() {
 fn what_is_malformed_is_told_without_the_secret() {
     for config in [
         "",
-        "[]",
+        "7",
         r#"{"auths": "hunter2"}"#,
         r#"{"auths": {"a.io": "hunter2"}}"#,
         r#"{"auths": {"a.io": {"auth": "hunter2 is not base64"}}}"#,
