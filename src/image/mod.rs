@@ -1,1 +1,22 @@
-//! Images: how each gets into containerd, how it is checked, how it leaves.
+//! How an image gets into containerd, how it is checked and pinned, and how a missing one is noticed.
+//!
+//! It says what is warm and does what it is told; which image is wanted and when is the agent's. It changes nothing in
+//! containerd's configuration, takes off no pin that isn't ours, and removes no image.
+
+mod durable;
+mod error;
+mod images;
+mod keyring;
+mod look;
+mod pins;
+mod presence;
+mod pull;
+mod sweep;
+mod task;
+
+pub use error::ImageError;
+pub use images::{Images, Pin};
+pub use pins::to_unpin;
+pub use presence::{Presence, chain_id};
+pub use pull::{Puller, WarmImage};
+pub use task::{ImagesHandle, spawn};

@@ -1,0 +1,200 @@
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tonic::{Code, Status};
+
+use super::scrub::scrub;
+use crate::rt;
+use crate::types::ErrorKind;
+
+/// Why containerd didn't do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says it")]
+pub enum ContainerdError {
+    #[error(
+        "cannot reach containerd at {} ({cause}); check that it runs and that --containerd-address names its socket",
+        address.display()
+    )]
+    Unreachable { address: PathBuf, cause: String },
+    #[error("containerd at {} did not {what} within {} s; check its log and its disk", address.display(), after.as_secs())]
+    Late { address: PathBuf, what: String, after: Duration },
+    #[error(
+        "containerd at {} cannot {what}: it does not serve that; take \"cri\" off disabled_plugins in its \
+         configuration",
+        address.display()
+    )]
+    NotServed { address: PathBuf, what: String },
+    #[error("containerd could not {what}: {message}")]
+    Call { what: String, code: Code, message: String },
+    #[error("containerd could not {what}: {message}")]
+    Pull { what: String, message: String, kind: ErrorKind },
+    #[error("containerd's answer to \"{what}\" can't be used: {problem}")]
+    Answer { what: String, problem: String },
+}
+
+impl ContainerdError {
+    /// What `status` means for the call that is described by `what`.
+    pub(super) fn of(address: &Path, what: &str, status: &Status) -> Self {
+        let (address, what) = (address.to_path_buf(), what.to_owned());
+        // A status with a source was made here, from a broken connection; those of the daemon have none.
+        if let Some(cause) = std::error::Error::source(status) {
+            return Self::Unreachable { address, cause: rt::chain(cause) };
+        }
+        match status.code() {
+            Code::Unimplemented => Self::NotServed { address, what },
+            code => Self::Call { what, code, message: scrub(status.message()) },
+        }
+    }
+
+    /// The same error, if it came from a pull: CRI hands the registry's answer on as text.
+    pub(super) fn of_pull(self) -> Self {
+        match self {
+            Self::Call { what, code, message } => {
+                Self::Pull { what, kind: kind_of_pull(code, &message), message }
+            }
+            other => other,
+        }
+    }
+
+    /// What to make of it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Unreachable { .. } | Self::Late { .. } => ErrorKind::Local,
+            Self::NotServed { .. } => ErrorKind::Unsupported,
+            Self::Call { code, message, .. } => kind_of_call(*code, message),
+            Self::Pull { kind, .. } => *kind,
+            Self::Answer { .. } => ErrorKind::Invalid,
+        }
+    }
+
+    /// Whether it is the daemon that is away or not ready, so that nothing is known about any image just now.
+    #[must_use]
+    pub fn is_daemon_away(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Late { .. } | Self::NotServed { .. } => true,
+            Self::Call { .. } => self.kind() == ErrorKind::Local,
+            Self::Pull { kind, .. } => *kind == ErrorKind::Local,
+            Self::Answer { .. } => false,
+        }
+    }
+}
+
+/// 1.7 says it without a code of its own; later versions say Unavailable (`internal/cri/instrument`).
+const STARTING: &str = "server is not initialized";
+
+fn kind_of_call(code: Code, message: &str) -> ErrorKind {
+    if message.contains(STARTING) {
+        return ErrorKind::Local;
+    }
+    match code {
+        Code::NotFound => ErrorKind::NotFound,
+        Code::Unavailable
+        | Code::DeadlineExceeded
+        | Code::Cancelled
+        | Code::Internal
+        | Code::Unknown
+        | Code::Aborted
+        | Code::ResourceExhausted
+        | Code::DataLoss
+        | Code::Ok => ErrorKind::Local,
+        Code::PermissionDenied | Code::Unauthenticated => ErrorKind::Denied,
+        Code::Unimplemented => ErrorKind::Unsupported,
+        Code::InvalidArgument | Code::AlreadyExists | Code::FailedPrecondition | Code::OutOfRange => {
+            ErrorKind::Invalid
+        }
+    }
+}
+
+/// CRI reports most failures of a pull as Unknown with the registry's words inside, different in each version, so the
+/// words are looked at. What isn't recognised is Transient: trying again later is harmless, giving up is not.
+fn kind_of_pull(code: Code, message: &str) -> ErrorKind {
+    let message = message.to_ascii_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    if says(&[STARTING]) {
+        ErrorKind::Local
+    } else if says(&["no space left on device", "disk quota exceeded"]) {
+        ErrorKind::NoSpace
+    } else if says(&["429 too many requests", "toomanyrequests"]) {
+        ErrorKind::Throttled { retry_after: None }
+    } else if says(&[
+        "401 unauthorized",
+        "403 forbidden",
+        "pull access denied",
+        "insufficient_scope",
+        "authorization failed",
+        "failed to authorize",
+        "no basic auth credentials",
+        "image verifier",
+    ]) {
+        // "failed to authorize" also wraps a token server that can't be reached or fails.
+        if says(&["connection refused", "i/o timeout", "no such host", "eof", "502 ", "503 ", "504 ", "500 "])
+        {
+            ErrorKind::Transient
+        } else {
+            ErrorKind::Denied
+        }
+    } else if says(&["no match for platform", "schema 1 image", "unsupported manifest media type"]) {
+        ErrorKind::Unsupported
+    } else if code == Code::NotFound || says(&["404 not found", "manifest unknown", "name unknown"]) {
+        ErrorKind::NotFound
+    } else if says(&["failed to parse image reference", "invalid reference format"]) {
+        ErrorKind::Invalid
+    } else {
+        ErrorKind::Transient
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_a_failed_pull_tell_what_to_do() {
+        let throttled = ErrorKind::Throttled { retry_after: None };
+        for (code, message, kind) in [
+            (
+                Code::NotFound,
+                "failed to pull and unpack image \"h/a:1\": failed to resolve image: h/a:1: not found",
+                ErrorKind::NotFound,
+            ),
+            (
+                Code::NotFound,
+                "failed to pull and unpack image \"h/a:1\": no match for platform in manifest: not found",
+                ErrorKind::Unsupported,
+            ),
+            (Code::Unknown, "pull access denied, repository does not exist", ErrorKind::Denied),
+            (
+                Code::Unknown,
+                "unexpected status from HEAD request to https://h: 403 Forbidden",
+                ErrorKind::Denied,
+            ),
+            (
+                Code::Unknown,
+                "failed to authorize: failed to fetch anonymous token: Get \"https://h\": connection refused",
+                ErrorKind::Transient,
+            ),
+            (Code::Unknown, "unexpected status code https://h/v2: 429 Too Many Requests", throttled),
+            (Code::Unknown, "write /x: no space left on device", ErrorKind::NoSpace),
+            (Code::Unknown, "unexpected status: 503 Service Unavailable", ErrorKind::Transient),
+            (Code::Cancelled, "context canceled", ErrorKind::Transient),
+            (Code::Unknown, "server is not initialized yet", ErrorKind::Local),
+            (Code::FailedPrecondition, "unexpected commit digest", ErrorKind::Transient),
+        ] {
+            assert_eq!(kind_of_pull(code, message), kind, "{message}");
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_starts_up_is_away_and_a_bad_answer_is_not() {
+        let call = |code, message: &str| ContainerdError::Call {
+            what: String::new(),
+            code,
+            message: message.to_owned(),
+        };
+        assert!(call(Code::Unknown, "server is not initialized yet").is_daemon_away());
+        assert!(call(Code::Unavailable, "x").is_daemon_away());
+        assert!(!call(Code::NotFound, "x").is_daemon_away());
+        assert!(!call(Code::InvalidArgument, "x").is_daemon_away());
+    }
+}

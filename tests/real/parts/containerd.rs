@@ -1,0 +1,254 @@
+//! containerd, of two lines, in a mount and a process namespace of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use k8s_cri::v1::{StatusRequest, runtime_service_client::RuntimeServiceClient};
+use rustix::process::Pid;
+
+use super::process::Process;
+use super::programs::{part, parts_dir, system};
+use super::scratch::{Scratch, parent};
+use super::wait::START;
+
+/// Which containerd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// 2.4: configuration version 3.
+    V2_4,
+    /// 1.7: configuration version 2.
+    V1_7,
+}
+
+impl Version {
+    /// Both, for tests that hold against each.
+    pub(crate) const ALL: [Self; 2] = [Self::V2_4, Self::V1_7];
+
+    /// The number that it reports.
+    pub(crate) fn number(self) -> &'static str {
+        match self {
+            Self::V2_4 => "2.4.2",
+            Self::V1_7 => "1.7.35",
+        }
+    }
+
+    fn part(self) -> String {
+        format!("containerd-{}", self.number())
+    }
+}
+
+/// What a test may want otherwise.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Options {
+    /// `discard_unpacked_layers`: layer blobs leave the content store once they are unpacked.
+    pub(crate) discard_unpacked_layers: bool,
+}
+
+/// A containerd with its own root, state, socket and configuration; overlayfs; CRI on, NRI off, no CNI.
+///
+/// It runs in a mount and a process namespace whose first process holds them: containerd can be killed and
+/// started again while its mounts and shims stay, and when the holder goes, all of it goes.
+#[derive(Debug)]
+pub(crate) struct Containerd {
+    // Dropped in this order.
+    daemon: Option<Process>,
+    inside: Pid,
+    _holder: Process,
+    scratch: Scratch,
+    version: Version,
+}
+
+impl Containerd {
+    /// Starts one; it's ready when CRI answers.
+    pub(crate) async fn start(version: Version) -> Self {
+        Self::start_with(version, Options::default()).await
+    }
+
+    /// The same, with options.
+    pub(crate) async fn start_with(version: Version, options: Options) -> Self {
+        let scratch = Scratch::new("containerd");
+        for dir in ["root", "state", "certs.d", "cni/bin", "cni/net", "verifiers"] {
+            scratch.dir(dir);
+        }
+        scratch.file("config.toml", config(scratch.path(), version, options));
+        let (holder, inside) = hold_namespaces(&scratch).await;
+        let mut containerd = Self { daemon: None, inside, _holder: holder, scratch, version };
+        containerd.launch().await;
+        containerd
+    }
+
+    /// The socket's path.
+    pub(crate) fn address(&self) -> PathBuf {
+        self.scratch.join("c.sock")
+    }
+
+    /// The directory with all its content and snapshots.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.scratch.join("root")
+    }
+
+    /// The directory of the overlayfs snapshotter.
+    pub(crate) fn snapshots(&self) -> PathBuf {
+        self.root().join("io.containerd.snapshotter.v1.overlayfs/snapshots")
+    }
+
+    /// Which version this is.
+    pub(crate) fn version(&self) -> Version {
+        self.version
+    }
+
+    /// All that it has logged, over its restarts.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.scratch.join("containerd.log")).unwrap_or_default()
+    }
+
+    /// Has pulls from the registry `host` (`127.0.0.1:PORT`) go to `url`: a registry of plain HTTP, a mirror or a
+    /// fault proxy. It is read at each pull.
+    pub(crate) fn trust(&self, host: &str, url: &str) {
+        let hosts =
+            format!("server = \"{url}\"\n\n[host.\"{url}\"]\n  capabilities = [\"pull\", \"resolve\"]\n");
+        self.scratch.file(format!("certs.d/{host}/hosts.toml"), hosts);
+    }
+
+    /// Stops it as a service manager does, and starts it again.
+    pub(crate) async fn restart(&mut self) {
+        self.daemon = None;
+        self.launch().await;
+    }
+
+    /// Kills it with SIGKILL. Its shims and mounts stay; [`Self::restart`] starts it again.
+    pub(crate) fn kill9(&mut self) {
+        if let Some(daemon) = self.daemon.take() {
+            daemon.kill9();
+        }
+    }
+
+    /// Runs `ctr` on the namespace that CRI uses. The output is given whatever the exit status is.
+    pub(crate) async fn ctr(&self, args: &[&str]) -> Output {
+        let mut command = tokio::process::Command::new(system("nsenter"));
+        command
+            .args(["--target", &self.inside.as_raw_nonzero().to_string(), "--mount", "--"])
+            .arg(part(&self.version.part(), "ctr"))
+            .arg("--address")
+            .arg(self.address())
+            .args(["--namespace", "k8s.io"])
+            .args(args)
+            .kill_on_drop(true);
+        command.output().await.expect("ctr can be run")
+    }
+
+    /// Runs `ctr` and gives its standard output.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub(crate) async fn ctr_ok(&self, args: &[&str]) -> String {
+        let output = self.ctr(args).await;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "ctr {args:?}: {}: {errors}", output.status);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    async fn launch(&mut self) {
+        let part_dir = parts_dir().join(self.version.part());
+        let path = std::env::var("PATH").unwrap_or_default();
+        let mut command = Command::new(system("nsenter"));
+        command
+            .args(["--target", &self.inside.as_raw_nonzero().to_string(), "--mount", "--pid", "--"])
+            .arg(part(&self.version.part(), "containerd"))
+            .arg("--config")
+            .arg(self.scratch.join("config.toml"))
+            // The shim is looked up beside the daemon, runc on the PATH.
+            .env("PATH", format!("{}:{path}:/usr/sbin:/sbin", part_dir.display()));
+        let name = format!("containerd {}", self.version.number());
+        let daemon = Process::start_wrapped(&name, &command, &self.scratch.join("containerd.log"));
+        let address = self.address();
+        daemon
+            .wait_ready("an answer of CRI", START, async || cri_answers(&address).await.then_some(()))
+            .await;
+        self.daemon = Some(daemon);
+    }
+}
+
+async fn cri_answers(address: &Path) -> bool {
+    let Ok(channel) = containerd_client::connect(address).await else { return false };
+    let mut cri = RuntimeServiceClient::new(channel);
+    let ready = cri.status(StatusRequest { verbose: false }).await;
+    ready.is_ok_and(|answer| {
+        let conditions = answer.into_inner().status.map(|status| status.conditions).unwrap_or_default();
+        conditions.iter().any(|condition| condition.r#type == "RuntimeReady" && condition.status)
+    })
+}
+
+/// Makes the namespaces; gives the process that holds them, and the pid of the first process inside.
+async fn hold_namespaces(scratch: &Scratch) -> (Process, Pid) {
+    let mut command = Command::new(system("unshare"));
+    command
+        .args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "--"])
+        .args(["sh", "-c"])
+        // Shims keep their sockets below /run/containerd whatever the state directory is.
+        .arg("mkdir -p /run/containerd && mount -t tmpfs tmpfs /run/containerd && echo held && exec sleep infinity");
+    let holder = Process::start("the namespaces' holder", &command, &scratch.join("holder.log"));
+    holder.wait_ready("the namespaces", START, async || holder.log().contains("held").then_some(())).await;
+    let inside = std::fs::read_dir("/proc")
+        .expect("/proc can be read")
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .find(|pid| parent(*pid) == Some(holder.pid()))
+        .and_then(|pid: u32| Pid::from_raw(pid.cast_signed()))
+        .expect("the holder has one child");
+    (holder, inside)
+}
+
+fn config(dir: &Path, version: Version, options: Options) -> String {
+    let dir = dir.display();
+    let discard = options.discard_unpacked_layers;
+    let common = format!(
+        r#"root = "{dir}/root"
+state = "{dir}/state"
+
+[grpc]
+  address = "{dir}/c.sock"
+[debug]
+  level = "info"
+"#
+    );
+    // restrict_oom_score_adj: without CAP_SYS_RESOURCE a sandbox's negative score can't be set.
+    match version {
+        Version::V2_4 => format!(
+            r#"version = 3
+{common}
+[plugins.'io.containerd.cri.v1.images']
+  snapshotter = "overlayfs"
+  discard_unpacked_layers = {discard}
+  [plugins.'io.containerd.cri.v1.images'.registry]
+    config_path = "{dir}/certs.d"
+[plugins.'io.containerd.cri.v1.runtime']
+  restrict_oom_score_adj = true
+  [plugins.'io.containerd.cri.v1.runtime'.cni]
+    bin_dirs = ["{dir}/cni/bin"]
+    conf_dir = "{dir}/cni/net"
+[plugins.'io.containerd.nri.v1.nri']
+  disable = true
+[plugins.'io.containerd.image-verifier.v1.bindir']
+  bin_dir = "{dir}/verifiers"
+"#
+        ),
+        Version::V1_7 => format!(
+            r#"version = 2
+{common}
+[plugins."io.containerd.grpc.v1.cri"]
+  restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "overlayfs"
+    discard_unpacked_layers = {discard}
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = "{dir}/certs.d"
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "{dir}/cni/bin"
+    conf_dir = "{dir}/cni/net"
+[plugins."io.containerd.nri.v1.nri"]
+  disable = true
+"#
+        ),
+    }
+}

@@ -1,0 +1,41 @@
+//! The real parts that the tests and the demo run against, each a small typed fixture: it has its own directory
+//! and free loopback ports, is ready when it answers, and is stopped and removed when dropped. A part that can't
+//! start fails the test; nothing skips. It owns no assertion about Stoker.
+#![allow(dead_code, unused_imports, reason = "each binary that includes these parts uses some of them")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a part that fails fails its test"
+)]
+
+// mod agent;
+mod containerd;
+// mod fault_proxy;
+mod free_port;
+// mod gpu;
+mod http;
+// mod image;
+mod nginx;
+mod process;
+mod programs;
+// mod push;
+mod registry;
+mod s3;
+mod scratch;
+mod wait;
+
+// pub(crate) use agent::{Agent, Entry, Status, Stoker};
+pub(crate) use containerd::{Containerd, Options, Version};
+// pub(crate) use fault_proxy::{Fault, FaultProxy, Rule, Seen};
+pub(crate) use free_port::FreePort;
+// pub(crate) use gpu::Gpus;
+// pub(crate) use image::{BuiltImage, BuiltLayer, ImageBuilder, Kind, Layer};
+pub(crate) use nginx::Nginx;
+pub(crate) use process::Process;
+pub(crate) use programs::{part, parts_dir, system};
+// pub(crate) use push::PushedImage;
+pub(crate) use registry::Registry;
+pub(crate) use s3::S3;
+pub(crate) use scratch::Scratch;
+pub(crate) use wait::until;

