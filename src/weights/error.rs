@@ -50,7 +50,9 @@ fn next_step(cause: &io::Error) -> &'static str {
         Some(Errno::XDEV) => {
             " (v1/ and weights/ must be one mount: mount the cache's root into the agent, not its parts)"
         }
-        Some(Errno::LOOP | Errno::NOTDIR) => " (a link or a file stands where a directory belongs; remove it)",
+        Some(Errno::LOOP | Errno::NOTDIR) => {
+            " (a link or a file stands where a directory belongs; remove it)"
+        }
         Some(Errno::ROFS) => " (the file system is mounted read-only)",
         Some(Errno::NOSPC | Errno::DQUOT) => " (free some space, or give the cache a larger disk)",
         Some(Errno::ACCESS | Errno::PERM) => " (the agent must run as the owner of the cache: root)",
@@ -115,10 +117,14 @@ pub enum WeightsError {
         #[source]
         cause: FetchError,
     },
-    #[error("{path} came {tries} times with other bytes than its digest promises (expected {expected}, last got {found}); \
-             mend it at the source, or correct the digest")]
+    #[error(
+        "{path} came {tries} times with other bytes than its digest promises (expected {expected}, last got {found}); \
+             mend it at the source, or correct the digest"
+    )]
     Corrupt { path: RelPath, expected: Digest, found: Digest, tries: u32 },
-    #[error("the source publishes no digest for {path}, and --verified-only is set; give it one under `sha256`")]
+    #[error(
+        "the source publishes no digest for {path}, and --verified-only is set; give it one under `sha256`"
+    )]
     Unverified { path: RelPath },
     #[error("{problem}")]
     Invalid { problem: String },

@@ -12,7 +12,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{self, AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, RenameFlags, Stat, StatxFlags};
+use rustix::fs::{
+    self, AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, RenameFlags, Stat, StatxFlags,
+};
 use rustix::io::Errno;
 
 use super::error::OpError;
@@ -231,7 +233,7 @@ impl Dir {
     fn unlink_with(&self, name: &Path, flags: AtFlags) -> Result<bool> {
         match fs::unlinkat(&self.fd, name, flags) {
             Ok(()) => Ok(true),
-            Err(Errno::NOENT | Errno::NOTEMPTY) => Ok(false),
+            Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
             Err(error) => Err(self.failed("remove", name, error)),
         }
     }
@@ -248,7 +250,11 @@ impl Dir {
         for found in top.walk()?.iter().rev() {
             let parent = top.open(found.path.parent().unwrap_or(Path::new("")))?;
             let leaf = found.path.file_name().unwrap_or_default();
-            if is_dir(&found.stat) { parent.remove_dir(leaf)? } else { parent.unlink(leaf)? };
+            if is_dir(&found.stat) {
+                parent.remove_dir(leaf)?
+            } else {
+                parent.unlink(leaf)?
+            };
         }
         self.remove_dir(name).map(drop)
     }
@@ -313,11 +319,6 @@ pub(super) fn mode_of(stat: &Stat) -> u32 {
 /// Whether it belongs to the user that this process runs as.
 pub(super) fn is_ours(stat: &Stat) -> bool {
     stat.st_uid == rustix::process::geteuid().as_raw()
-}
-
-/// Of an open file.
-pub(super) fn stat(file: &File) -> io::Result<Stat> {
-    Ok(fs::fstat(file)?)
 }
 
 /// Takes the exclusive lock on an open file, which ends with the handle; false when somebody has it.

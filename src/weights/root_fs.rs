@@ -39,9 +39,9 @@ fn one_btrfs(a: &Dir, b: &Dir) -> bool {
 /// The device of the mount with that id, if it's a btrfs (proc_pid_mountinfo(5): the id is the first field, and
 /// after a lone `-` come type and source).
 fn btrfs_source(mountinfo: &str, id: u64) -> Option<&str> {
-    let line = mountinfo.lines().find(|line| {
-        line.split(' ').next().and_then(|field| field.parse().ok()) == Some(id)
-    })?;
+    let line = mountinfo
+        .lines()
+        .find(|line| line.split(' ').next().and_then(|field| field.parse().ok()) == Some(id))?;
     let (_, after) = line.split_once(" - ")?;
     let mut fields = after.split(' ');
     (fields.next() == Some("btrfs")).then(|| fields.next()).flatten()
