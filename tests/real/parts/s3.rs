@@ -8,6 +8,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 
 use super::free_port::FreePort;
+use super::http;
 use super::process::Process;
 use super::programs::part;
 use super::scratch::Scratch;
@@ -139,6 +140,9 @@ impl S3 {
             let mut words = line.split(" | ").skip(5);
             Some(format!("{} {}", words.next()?, words.next()?))
         };
-        self.process.log().lines().filter_map(request).collect()
+        http::settled_log(&self.port.address(), "/", &self.scratch.join("versitygw.log"))
+            .lines()
+            .filter_map(request)
+            .collect()
     }
 }
