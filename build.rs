@@ -29,7 +29,9 @@ fn find_protoc() -> Result<(), String> {
     let protoc = std::env::var("PROTOC").unwrap_or_else(|_| "protoc".to_owned());
     match Command::new(&protoc).arg("--version").output() {
         Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(format!("{protoc} --version ended with {}; install a working protoc", output.status)),
+        Ok(output) => {
+            Err(format!("{protoc} --version ended with {}; install a working protoc", output.status))
+        }
         Err(error) => Err(format!(
             "cannot run {protoc}: {error}. Install it: apt-get install protobuf-compiler libprotobuf-dev \
              (or name it with PROTOC=/path/to/protoc)"
