@@ -108,3 +108,34 @@ impl Reason {
         Self { code: code.into(), message: message.into() }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn report() -> Report {
+        Report {
+            gpu: GpuState::unknown(),
+            list: ListReport::default(),
+            entries: Vec::new(),
+            ready: false,
+            settled: true,
+            done: false,
+            boot_id: "boot".to_owned(),
+        }
+    }
+
+    pub(crate) fn entry(id: &str, kind: GoodsKind, state: EntryState) -> EntryReport {
+        EntryReport {
+            id: id.parse().unwrap(),
+            kind: Some(kind),
+            required: false,
+            state,
+            reason: None,
+            revision: Some(Revision::of_image(Digest::of(id.as_bytes()))),
+            source: format!("source/{id}"),
+            verified: true,
+            progress: None,
+        }
+    }
+}

@@ -1,11 +1,15 @@
 //! What every long-running part needs and none of them owns: retries, stopping, logs, metrics.
 
 mod chain;
+mod liveness;
+pub mod metrics;
 mod retry;
 mod shutdown;
 mod telemetry;
 
 pub use chain::chain;
+pub use liveness::Liveness;
+pub use metrics::{MetricKind, Metrics};
 pub use retry::{Attempts, RetryPolicy};
 pub use shutdown::Shutdown;
 pub use telemetry::{LogFormat, init_logs};

@@ -9,9 +9,15 @@ use futures::stream::BoxStream;
 
 use crate::types::{ByteRange, Digest, RelPath};
 
+mod config;
 mod error;
+mod memory;
+mod sources;
 
+pub use config::SourceConfig;
 pub use error::SourceError;
+pub use memory::MemorySource;
+pub use sources::Sources;
 
 /// One blob at one version of it: whoever holds it gets those bytes or an error, never a mixture of two versions.
 pub trait RangeSource: std::fmt::Debug + Send + Sync {
@@ -21,6 +27,13 @@ pub trait RangeSource: std::fmt::Debug + Send + Sync {
 
     /// Which server the connections go to (`host:port`), to bound them by.
     fn origin(&self) -> &str;
+
+    /// Whether the server answers a `Range` with that range. False, which may turn up only after a `get`, means
+    /// that every `get` reads the blob from its first byte and drops what comes before the range: whoever
+    /// reads then should ask once, for all of it, and not in parallel.
+    fn serves_ranges(&self) -> bool {
+        true
+    }
 }
 
 /// What a server sends for a range.

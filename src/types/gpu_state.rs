@@ -32,6 +32,8 @@ pub enum GpuReason {
     GpuCountMismatch,
     GpuLost,
     ResetRequired,
+    GpuFault,
+    DriverError,
     FabricInProgress,
     FabricFailed,
     MigPending,
@@ -62,6 +64,10 @@ impl GpuReason {
             Self::GpuCountMismatch => "fewer GPUs answer than are expected; look for Xid errors in dmesg",
             Self::GpuLost => "a GPU has fallen off the bus; the node needs a reboot",
             Self::ResetRequired => "a GPU must be reset before it can be used",
+            Self::GpuFault => "a GPU reports a hardware fault; the node needs a reboot or service",
+            Self::DriverError => {
+                "NVML reports an error of its own; look for NVRM in dmesg, and check that the probe may open /dev/nvidiactl"
+            }
             Self::FabricInProgress => "the fabric manager is still setting up NVLink",
             Self::FabricFailed => "the fabric manager reports a failure; see its log",
             Self::MigPending => "a MIG mode change is pending; it needs a GPU reset",

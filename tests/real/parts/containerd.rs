@@ -8,7 +8,7 @@ use rustix::process::Pid;
 
 use super::process::Process;
 use super::programs::{part, parts_dir, system};
-use super::scratch::{Scratch, parent};
+use super::scratch::Scratch;
 use super::wait::START;
 
 /// Which containerd.
@@ -80,6 +80,11 @@ impl Containerd {
     /// The socket's path.
     pub(crate) fn address(&self) -> PathBuf {
         self.scratch.join("c.sock")
+    }
+
+    /// Its own directory.
+    pub(crate) fn directory(&self) -> &Path {
+        self.scratch.path()
     }
 
     /// The directory with all its content and snapshots.
@@ -187,15 +192,9 @@ async fn hold_namespaces(scratch: &Scratch) -> (Process, Pid) {
         .args(["sh", "-c"])
         // Shims keep their sockets below /run/containerd whatever the state directory is.
         .arg("mkdir -p /run/containerd && mount -t tmpfs tmpfs /run/containerd && echo held && exec sleep infinity");
-    let holder = Process::start("the namespaces' holder", &command, &scratch.join("holder.log"));
+    let holder = Process::start_holder("the namespaces' holder", &command, &scratch.join("holder.log"));
     holder.wait_ready("the namespaces", START, async || holder.log().contains("held").then_some(())).await;
-    let inside = std::fs::read_dir("/proc")
-        .expect("/proc can be read")
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .find(|pid| parent(*pid) == Some(holder.pid()))
-        .and_then(|pid: u32| Pid::from_raw(pid.cast_signed()))
-        .expect("the holder has one child");
+    let inside = holder.child().expect("the holder has one child");
     (holder, inside)
 }
 

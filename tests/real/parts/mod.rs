@@ -9,33 +9,35 @@
     reason = "a part that fails fails its test"
 )]
 
-// mod agent;
+mod agent;
 mod containerd;
-// mod fault_proxy;
+mod fault_proxy;
 mod free_port;
-// mod gpu;
+mod gpu;
 mod http;
-// mod image;
+mod image;
 mod nginx;
 mod process;
 mod programs;
-// mod push;
+mod push;
 mod registry;
 mod s3;
 mod scratch;
+#[path = "../../standin/mod.rs"]
+mod standin;
 mod wait;
 
-// pub(crate) use agent::{Agent, Entry, Status, Stoker};
+pub(crate) use agent::{Agent, Entry, Status, Stoker};
 pub(crate) use containerd::{Containerd, Options, Version};
-// pub(crate) use fault_proxy::{Fault, FaultProxy, Rule, Seen};
+pub(crate) use fault_proxy::{Fault, FaultProxy, Rule, Seen};
 pub(crate) use free_port::FreePort;
-// pub(crate) use gpu::Gpus;
-// pub(crate) use image::{BuiltImage, BuiltLayer, ImageBuilder, Kind, Layer};
+pub(crate) use gpu::Gpus;
+pub(crate) use image::{BuiltImage, BuiltLayer, ImageBuilder, Kind, Layer};
 pub(crate) use nginx::Nginx;
 pub(crate) use process::Process;
 pub(crate) use programs::{part, parts_dir, system};
-// pub(crate) use push::PushedImage;
+pub(crate) use push::PushedImage;
 pub(crate) use registry::Registry;
 pub(crate) use s3::S3;
-pub(crate) use scratch::Scratch;
+pub(crate) use scratch::{Scratch, sweep_now};
 pub(crate) use wait::until;

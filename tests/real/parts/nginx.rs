@@ -71,7 +71,7 @@ impl Nginx {
 
     /// `METHOD PATH` of each request since the start, in order; the one that asks whether it is up left out.
     pub(crate) fn requests(&self) -> Vec<String> {
-        http::requests(&self.scratch.join("access.log"))
+        http::requests(&http::settled_log(&self.host(), "/", &self.scratch.join("access.log")))
     }
 }
 

@@ -28,8 +28,19 @@ pub(crate) struct Process {
     log: PathBuf,
     exit: Arc<Exit>,
     keeper: Option<JoinHandle<()>>,
-    /// It only waits for a child that it forked (`nsenter`): that child is the one to be asked to stop.
-    wrapper: bool,
+    kind: Kind,
+}
+
+/// How a process is asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// SIGTERM.
+    Plain,
+    /// It only waits for a child that it forked, as `nsenter` does: SIGTERM for that child.
+    Wrapper,
+    /// Its child is the first process of a namespace: SIGKILL for that child. The kernel then kills all others
+    /// inside, and only then does the child's end show.
+    Holder,
 }
 
 #[derive(Debug, Default)]
@@ -63,13 +74,27 @@ impl Process {
             Ok(pid) => pid,
             Err(error) => panic!("{name} can't be started: {error}"),
         };
-        Self { name: name.to_owned(), pid, log: log.to_owned(), exit, keeper: Some(keeper), wrapper: false }
+        Self {
+            name: name.to_owned(),
+            pid,
+            log: log.to_owned(),
+            exit,
+            keeper: Some(keeper),
+            kind: Kind::Plain,
+        }
     }
 
     /// The same for a command that forks its real work and ends when that ends, as `nsenter` does.
     pub(crate) fn start_wrapped(name: &str, command: &Command, log: &Path) -> Self {
         let mut process = Self::start(name, command, log);
-        process.wrapper = true;
+        process.kind = Kind::Wrapper;
+        process
+    }
+
+    /// The same for a command whose child holds a process namespace: stopping it ends all that runs inside.
+    pub(crate) fn start_holder(name: &str, command: &Command, log: &Path) -> Self {
+        let mut process = Self::start(name, command, log);
+        process.kind = Kind::Holder;
         process
     }
 
@@ -120,23 +145,26 @@ impl Process {
         }
     }
 
-    /// Asks it to stop (SIGTERM), and doesn't wait.
+    /// Asks it to stop, and doesn't wait.
     pub(crate) fn terminate(&self) {
         let status = self.exit.lock();
         // Not reaped yet, so that the pid is still its own.
         if status.is_none() {
-            let _ = rustix::process::kill_process(self.worker(), Signal::TERM);
+            let (pid, signal) = match self.kind {
+                Kind::Plain => (self.pid, Signal::TERM),
+                Kind::Wrapper => (self.child().unwrap_or(self.pid), Signal::TERM),
+                Kind::Holder => (self.child().unwrap_or(self.pid), Signal::KILL),
+            };
+            let _ = rustix::process::kill_process(pid, signal);
         }
     }
 
-    fn worker(&self) -> Pid {
+    /// Its first child.
+    pub(crate) fn child(&self) -> Option<Pid> {
         let own = self.pid();
-        let child = || {
-            let pids = std::fs::read_dir("/proc").ok()?;
-            let mut pids = pids.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-            Pid::from_raw(pids.find(|pid| parent(*pid) == Some(own))?.cast_signed())
-        };
-        if self.wrapper { child().unwrap_or(self.pid) } else { self.pid }
+        let pids = std::fs::read_dir("/proc").ok()?;
+        let mut pids = pids.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        Pid::from_raw(pids.find(|pid| parent(*pid) == Some(own))?.cast_signed())
     }
 
     /// Kills it and its process group at once (SIGKILL), and waits until it is gone.

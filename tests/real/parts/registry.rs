@@ -94,7 +94,10 @@ impl Registry {
 
     /// `METHOD PATH` of each request since the start, in order; the one that asks whether it is up included.
     pub(crate) fn requests(&self) -> Vec<String> {
-        http::requests(&self.log())
+        if self.process.is_none() {
+            return http::requests(&std::fs::read_to_string(self.log()).unwrap_or_default());
+        }
+        http::requests(&http::settled_log(&self.host(), "/v2/", &self.log()))
     }
 
     /// The requests for manifests and blobs: what a pull makes, and nothing else does.

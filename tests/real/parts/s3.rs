@@ -8,6 +8,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 
 use super::free_port::FreePort;
+use super::http;
 use super::process::Process;
 use super::programs::part;
 use super::scratch::Scratch;
@@ -132,8 +133,16 @@ impl S3 {
         self.scratch.join("buckets").join(bucket)
     }
 
-    /// What the server has logged: one line for each request, in its own format.
-    pub(crate) fn log(&self) -> String {
-        self.process.log()
+    /// `METHOD /BUCKET/KEY` of each request since the start, in order.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        // 00:02:41 | vgw | 200 | 318.283µs | 127.0.0.1 | GET | /models/key | - | query
+        let request = |line: &str| {
+            let mut words = line.split(" | ").skip(5);
+            Some(format!("{} {}", words.next()?, words.next()?))
+        };
+        http::settled_log(&self.port.address(), "/", &self.scratch.join("versitygw.log"))
+            .lines()
+            .filter_map(request)
+            .collect()
     }
 }

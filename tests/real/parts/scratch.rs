@@ -78,6 +78,11 @@ pub(super) fn base() -> &'static Path {
     })
 }
 
+/// Sweeps what dead owners left, as the start of a run does.
+pub(crate) fn sweep_now() {
+    sweep(base());
+}
+
 fn is_overlay(path: &Path) -> bool {
     const OVERLAYFS_SUPER_MAGIC: i64 = 0x794c_7630;
     rustix::fs::statfs(path).is_ok_and(|fs| fs.f_type == OVERLAYFS_SUPER_MAGIC)

@@ -1,0 +1,152 @@
+//! Bounds on connections: anybody on the node may connect, so how many there are, and how long one that only
+//! costs lives, isn't left to them.
+
+use std::future::Future as _;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::Stream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
+use tonic::transport::server::Connected;
+
+/// Connections to the unix socket at once; more wait in the kernel's backlog.
+const UNIX_CONNECTIONS: usize = 128;
+/// HTTP connections at once.
+const HTTP_CONNECTIONS: usize = 256;
+/// One request and its answer; both are small. It's short, so that whoever holds connections open can't keep a
+/// liveness probe out.
+const HTTP_LIFETIME: Duration = Duration::from_secs(10);
+/// Out of file descriptors, most likely: trying again at once would only burn a core.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(500);
+
+/// A connection, counted while it's open, and cut off at its deadline if it has one.
+#[derive(Debug)]
+pub(super) struct Connection<S> {
+    stream: S,
+    deadline: Option<Pin<Box<Sleep>>>,
+    _counted: OwnedSemaphorePermit,
+}
+
+/// Accepts gRPC connections, for ever.
+pub(super) fn unix_connections(
+    listener: UnixListener,
+) -> impl Stream<Item = io::Result<Connection<UnixStream>>> + Send {
+    let slots = Arc::new(Semaphore::new(UNIX_CONNECTIONS));
+    futures::stream::unfold((listener, slots), |(listener, slots)| async {
+        // Nobody closes the semaphore; if somebody did, no more connections is the right answer.
+        let counted = slots.clone().acquire_owned().await.ok()?;
+        let stream = loop {
+            match listener.accept().await {
+                Ok((stream, _)) => break stream,
+                Err(error) => pause_after(&error).await,
+            }
+        };
+        Some((Ok(Connection { stream, deadline: None, _counted: counted }), (listener, slots)))
+    })
+}
+
+/// Accepts HTTP connections, for ever.
+#[derive(Debug)]
+pub(super) struct HttpConnections {
+    listener: TcpListener,
+    slots: Arc<Semaphore>,
+}
+
+impl HttpConnections {
+    pub(super) fn new(listener: TcpListener) -> Self {
+        Self { listener, slots: Arc::new(Semaphore::new(HTTP_CONNECTIONS)) }
+    }
+}
+
+impl axum::serve::Listener for HttpConnections {
+    type Io = Connection<TcpStream>;
+    type Addr = std::net::SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        let Ok(counted) = self.slots.clone().acquire_owned().await else {
+            return std::future::pending().await; // nobody closes the semaphore
+        };
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, address)) => {
+                    let deadline = Some(Box::pin(tokio::time::sleep(HTTP_LIFETIME)));
+                    return (Connection { stream, deadline, _counted: counted }, address);
+                }
+                Err(error) => pause_after(&error).await,
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
+async fn pause_after(error: &io::Error) {
+    let gone = [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset];
+    if !gone.contains(&error.kind()) {
+        tracing::warn!(%error, "cannot accept a connection; trying again");
+        tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+    }
+}
+
+impl<S> Connection<S> {
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.deadline.as_mut().map(|sleep| sleep.as_mut().poll(cx)) {
+            Some(Poll::Ready(())) => Err(io::ErrorKind::TimedOut.into()),
+            Some(Poll::Pending) | None => Ok(()),
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.poll_deadline(cx)?;
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_deadline(cx)?;
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_deadline(cx)?;
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_deadline(cx)?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl Connected for Connection<UnixStream> {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}

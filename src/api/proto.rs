@@ -1,0 +1,4 @@
+//! The server's half of `proto/stoker/v1`, as generated.
+#![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, rust_2018_idioms)]
+
+tonic::include_proto!("server/stoker.v1");

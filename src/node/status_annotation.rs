@@ -1,0 +1,76 @@
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{EntryState, Report};
+
+/// JSON of entry → state and reason, for people with kubectl.
+pub const STATUS_ANNOTATION: &str = "stoker.dev/status";
+
+/// The boot in which the labels were written: another one on the Node means that they're stale.
+pub const BOOT_ID_ANNOTATION: &str = "stoker.dev/boot-id";
+
+/// Every node's annotations are sent to everyone who watches nodes, so there is a cap, in bytes.
+const MAX_BYTES: usize = 4096;
+
+#[derive(Serialize)]
+struct Status<'a> {
+    entries: BTreeMap<&'a str, EntryStatus<'a>>,
+    #[serde(skip_serializing_if = "is_zero")]
+    more: usize,
+}
+
+#[derive(Serialize)]
+struct EntryStatus<'a> {
+    state: EntryState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+/// The value of [`STATUS_ANNOTATION`]: states and reasons only, never bytes in flight, so that it changes only
+/// when a state does. At most 4 KiB; what doesn't fit is counted in `more`.
+#[must_use]
+pub fn status_annotation(report: &Report) -> String {
+    let json = |kept: usize| {
+        let entries = report.entries.iter().take(kept).map(|entry| {
+            let reason = entry.reason.as_ref().map(|reason| reason.code.as_str());
+            (entry.id.as_str(), EntryStatus { state: entry.state, reason })
+        });
+        let status = Status { entries: entries.collect(), more: report.entries.len() - kept };
+        serde_json::to_string(&status).unwrap_or_default()
+    };
+    (0..=report.entries.len()).rev().map(json).find(|json| json.len() <= MAX_BYTES).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::tests::{entry, report};
+    use super::super::{GoodsKind, Reason};
+    use super::*;
+
+    #[test]
+    fn it_says_state_and_reason() {
+        let mut report = report();
+        report.entries = vec![entry("a", GoodsKind::Image, EntryState::Failed)];
+        report.entries[0].reason = Some(Reason::new("NotFound", "…"));
+        assert_eq!(status_annotation(&report), r#"{"entries":{"a":{"state":"Failed","reason":"NotFound"}}}"#);
+    }
+
+    #[test]
+    fn it_is_cut_with_a_count() {
+        let mut report = report();
+        report.entries = (0..200)
+            .map(|n| entry(&format!("{n}-{}", "x".repeat(40)), GoodsKind::Image, EntryState::Warm))
+            .collect();
+        let json = status_annotation(&report);
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let kept = value["entries"].as_object().unwrap().len();
+        assert!(json.len() <= MAX_BYTES && kept > 10);
+        assert_eq!(value["more"], 200 - kept);
+    }
+}

@@ -1,0 +1,30 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What the sources may do and how patient they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceConfig {
+    /// Where named credentials are: one directory a name, one file a value (a mounted Secret). `None`: naming
+    /// credentials is an error.
+    pub credentials_dir: Option<PathBuf>,
+    /// How long a connection may take to be made, TLS included.
+    pub connect: Duration,
+    /// How long a server may take from the request to the first byte of its answer.
+    pub first_byte: Duration,
+    /// How long a server may send nothing in the middle of a body. There is no limit on the whole.
+    pub stall: Duration,
+    /// Whether plain `http://` may be used, where anybody on the way can change the bytes.
+    pub allow_http: bool,
+}
+
+impl Default for SourceConfig {
+    fn default() -> Self {
+        Self {
+            credentials_dir: None,
+            connect: Duration::from_secs(5),
+            first_byte: Duration::from_secs(20),
+            stall: Duration::from_secs(5),
+            allow_http: false,
+        }
+    }
+}

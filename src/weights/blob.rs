@@ -1,0 +1,83 @@
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read as _};
+
+use rustix::fs::Stat;
+
+use super::error::OpError;
+use super::incoming::Incoming;
+use super::layout;
+use super::ops::{self, Dir};
+use crate::types::{Digest, Hasher};
+
+/// Whether `stat` is how a blob of `size` bytes looks. Its digest was right before it got its name, and nobody
+/// but root can have changed it since.
+pub(super) fn looks_right(stat: &Stat, size: u64) -> bool {
+    let same_size = u64::try_from(stat.st_size) == Ok(size);
+    same_size && is_our_file(stat) && ops::mode_of(stat) == layout::BLOB
+}
+
+fn is_our_file(stat: &Stat) -> bool {
+    ops::is_file(stat) && ops::is_ours(stat)
+}
+
+/// Whether the cache has this blob of this size. One that isn't as it should be is read again: it stays, mended, if
+/// its digest is still right, and loses its name if it isn't.
+pub(super) fn settle(root: &Dir, digest: Digest, size: u64) -> Result<bool, OpError> {
+    let (fan, name) = layout::blob(digest);
+    let Some(dir) = root.find(fan)? else { return Ok(false) };
+    let Some(stat) = dir.stat(&name)? else { return Ok(false) };
+    if looks_right(&stat, size) {
+        return Ok(true);
+    }
+    if is_our_file(&stat) && mend(&dir, &name, digest)? {
+        // With the right digest and another length than was asked for, it's the asker who is wrong.
+        return Ok(dir.stat(&name)?.is_some_and(|stat| looks_right(&stat, size)));
+    }
+    tracing::warn!(%digest, "a blob isn't what its name says, and is thrown away");
+    dir.remove_tree(&name)?;
+    Ok(false)
+}
+
+/// Gives a blob its mode again, if its bytes are still right.
+fn mend(dir: &Dir, name: &str, digest: Digest) -> Result<bool, OpError> {
+    let Some(file) = dir.open_file(name)? else { return Ok(false) };
+    let failed = |doing| move |cause| OpError::new(doing, &dir.path().join(name), cause);
+    // The mode first: whoever opens it for writing after this must be root.
+    ops::set_mode(&file, layout::BLOB).map_err(failed("set the mode of"))?;
+    if hash(&file).map_err(failed("read"))? != digest {
+        return Ok(false);
+    }
+    ops::sync(&file).map_err(failed("fsync"))?;
+    Ok(true)
+}
+
+/// Gives a file whose digest has been compared its place among the blobs: durable first, named after.
+pub(super) fn adopt(root: &Dir, incoming: &Incoming, digest: Digest, size: u64) -> Result<(), OpError> {
+    incoming.seal(layout::BLOB)?;
+    let (fan, name) = layout::blob(digest);
+    let dir = root.make(fan, layout::PUBLIC_DIR)?;
+    // A link and not a rename: it never replaces what is there.
+    if !dir.link_from(incoming.dir(), incoming.name(), OsStr::new(&name))?
+        && !settle(root, digest, size)?
+        && !dir.link_from(incoming.dir(), incoming.name(), OsStr::new(&name))?
+    {
+        return Err(OpError::new("link", &dir.path().join(&name), rustix::io::Errno::EXIST));
+    }
+    dir.sync()?;
+    root.open(layout::BLOBS)?.sync()
+}
+
+/// The digest of all of an open file.
+pub(super) fn hash(mut file: &File) -> io::Result<Digest> {
+    let mut buffer = vec![0; 1 << 20];
+    let mut hasher = Hasher::new();
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(hasher.finish()),
+            Ok(n) => hasher.update(buffer.get(..n).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}

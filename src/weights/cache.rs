@@ -1,0 +1,217 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::claims::{Admission, Claims, Reserve};
+use super::error::{CacheError, OpError, WeightsError};
+use super::incoming::Incoming;
+use super::layout::{self, PartialKey};
+use super::lock::Lock;
+use super::manifest::{Manifest, Request};
+use super::names::{self, Named};
+use super::ops::{self, Dir};
+use super::root_fs::RootFsPolicy;
+use super::{blob, tree};
+use crate::types::{Digest, EntryId};
+
+/// The weights on this node's disk, held by the one process that may write them. All calls block on the file system;
+/// from async code they belong on a blocking thread.
+#[derive(Debug)]
+pub struct Cache {
+    root: Dir,
+    staging: Dir,
+    claims: Arc<Claims>,
+    /// Held while names change, so that two changes never meet half-way. Never held over bytes.
+    names: Mutex<()>,
+    staged: AtomicU64,
+    _lock: Lock,
+}
+
+impl Cache {
+    /// Opens the cache in the directory `root`, and makes it where it's missing. What a killed run left half-done
+    /// is taken away, and what it had finished is made durable.
+    ///
+    /// # Errors
+    /// When another process has it, when it lies on the root file system and `policy` won't have that, when parts of
+    /// it belong to somebody else, or when the file system fails.
+    pub fn open(root: &Path, policy: &RootFsPolicy) -> Result<Arc<Self>, CacheError> {
+        std::fs::create_dir_all(root).map_err(|cause| OpError::new("make the directory", root, cause))?;
+        let root = Dir::open_root(root)?;
+        policy.check(&root)?;
+        let v1 = public(&root, layout::V1)?;
+        let lock = Lock::take(&root, &v1)?;
+        for path in [layout::BLOBS, layout::REVISIONS, layout::WEIGHTS] {
+            public(&root, path)?;
+        }
+        for path in [layout::PARTIAL, layout::STAGING] {
+            let dir = root.make(path, layout::PRIVATE_DIR)?;
+            dir.list()?.iter().try_for_each(|leftover| dir.remove_tree(leftover))?;
+        }
+        let staging = root.open(layout::STAGING)?;
+        let cache = Self {
+            root,
+            staging,
+            claims: Arc::default(),
+            names: Mutex::new(()),
+            staged: AtomicU64::new(0),
+            _lock: lock,
+        };
+        cache.remove_unfinished()?;
+        // A name that a killed run made may be visible and not yet durable; after this, visible is durable.
+        cache.root.sync_all()?;
+        Ok(Arc::new(cache))
+    }
+
+    /// The directory that it is in.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// What a pod mounts to find an entry's files at `current/`. Nothing need be there.
+    #[must_use]
+    pub fn entry_path(&self, id: &EntryId) -> PathBuf {
+        self.root.path().join(layout::entry(id))
+    }
+
+    /// What every entry with a name in the cache shows. A look at names and lengths: bytes aren't read.
+    ///
+    /// # Errors
+    /// When the file system fails; something wrong with one entry is that entry's [`Named::problem`].
+    pub fn names(&self) -> Result<BTreeMap<EntryId, Named>, CacheError> {
+        names::scan(&self.root)
+    }
+
+    /// Takes away what an entry shows to pods: `current` first, then every revision. The bytes and the manifests
+    /// stay, so that listing it again costs no transfer. Whether something still uses them is the caller's to know.
+    ///
+    /// # Errors
+    /// When the file system fails; calling it again goes on where it stopped.
+    pub fn retire(&self, id: &EntryId) -> Result<(), CacheError> {
+        let _changing = self.change_names();
+        Ok(tree::hide(&self.root, &self.staging, &self.staged_name(), id)?)
+    }
+
+    /// Takes away every revision of an entry that `current` doesn't mean. Without this call the one before the
+    /// current stays until the next switch or [`retire`](Self::retire): a pod may still be reading it by its name.
+    ///
+    /// # Errors
+    /// When the file system fails.
+    pub fn drop_old(&self, id: &EntryId) -> Result<(), CacheError> {
+        let _changing = self.change_names();
+        let Some(entry) = self.root.find(layout::entry(id))? else { return Ok(()) };
+        let current = entry.read_link(layout::CURRENT)?;
+        let keep = |name: &str| current.as_deref().is_some_and(|current| current == name);
+        Ok(tree::remove_trees(&entry, &self.staging, &self.staged_name(), keep)?)
+    }
+
+    /// Trees without a `current` are of a first revision that was about to be shown, or of an entry that was about
+    /// to be retired: nobody has been told of them. Their blobs stay.
+    fn remove_unfinished(&self) -> Result<(), CacheError> {
+        for id in names::ids(&self.root)? {
+            let entry = self.root.open(layout::entry(&id))?;
+            if entry.stat(layout::CURRENT)?.is_none() {
+                tree::hide(&self.root, &self.staging, &self.staged_name(), &id)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn change_names(&self) -> MutexGuard<'_, ()> {
+        // It guards no data; what a panic left half-done is the disk's, and the disk is always looked at.
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A name in staging that is nobody else's.
+    fn staged_name(&self) -> String {
+        self.staged.fetch_add(1, Relaxed).to_string()
+    }
+
+    /// What an entry shows, if it shows anything.
+    pub(super) fn named(&self, id: &EntryId) -> Result<Option<Named>, CacheError> {
+        names::of_entry(&self.root, id)
+    }
+
+    /// How the files of an earlier, equal request of this entry looked: of its newest manifest. An entry that was
+    /// retired finds its recorded digests again by it.
+    pub(super) fn earlier(&self, id: &EntryId, fingerprint: Digest) -> Result<Option<Earlier>, CacheError> {
+        let mut newest: Option<Earlier> = None;
+        for revision in Manifest::revisions(&self.root)? {
+            let Some(mut manifest) = Manifest::read(&self.root, revision)? else { continue };
+            let Some(request) = manifest.entries.remove(id).filter(|it| it.fingerprint == fingerprint) else {
+                continue;
+            };
+            if newest.as_ref().is_none_or(|newest| newest.request.created < request.created) {
+                newest = Some(Earlier { files: manifest.files, request });
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Whether the blob is there and as it should be; see [`blob::settle`].
+    pub(super) fn has_blob(&self, digest: Digest, size: u64) -> Result<bool, CacheError> {
+        Ok(blob::settle(&self.root, digest, size)?)
+    }
+
+    /// Room for the files that are still to be fetched.
+    pub(super) fn admit(
+        &self,
+        wanted: &[(PartialKey, u64)],
+        reserve: Reserve,
+    ) -> Result<Admission, WeightsError> {
+        let (available, total) = self.root.space()?;
+        let reserve = reserve.of(total);
+        self.claims.admit(wanted, available, reserve).map_err(|refused| WeightsError::NoSpace {
+            root: self.root.path().to_owned(),
+            needed: refused.needed,
+            available: refused.available,
+            reserve,
+        })
+    }
+
+    /// A place for one file's bytes.
+    pub(super) fn create_partial(&self, key: &PartialKey, size: u64) -> Result<Incoming, OpError> {
+        let incoming = Incoming::create_partial(self.root.open(layout::PARTIAL)?, key.as_str(), size)?;
+        self.claims.allocated(key);
+        Ok(incoming)
+    }
+
+    /// Makes a blob of a file whose digest has been compared.
+    pub(super) fn adopt(&self, incoming: &Incoming, digest: Digest, size: u64) -> Result<(), CacheError> {
+        Ok(blob::adopt(&self.root, incoming, digest, size)?)
+    }
+
+    /// Makes these files what the entry shows. All blobs must be there. The manifest comes before the tree, so
+    /// that there's never a tree that nobody can tell anything about.
+    pub(super) fn show(&self, id: &EntryId, files: tree::Files, request: Request) -> Result<(), CacheError> {
+        let _changing = self.change_names();
+        let fresh = Manifest::new(files);
+        let revision = fresh.revision();
+        let mut manifest = Manifest::read(&self.root, revision)?.unwrap_or(fresh);
+        manifest.entries.insert(id.clone(), request);
+        manifest.write(&self.root, &self.staging, &self.staged_name())?;
+        tree::show(&self.root, &self.staging, &self.staged_name(), id, revision, &manifest.files)
+    }
+}
+
+/// What the cache remembers of an equal request.
+#[derive(Debug)]
+pub(super) struct Earlier {
+    pub(super) files: tree::Files,
+    pub(super) request: Request,
+}
+
+/// A directory that everybody may read and only we may write.
+fn public(root: &Dir, path: &str) -> Result<Dir, CacheError> {
+    let dir = root.make(path, layout::PUBLIC_DIR)?;
+    let stat = dir.own_stat()?;
+    if !ops::is_ours(&stat) {
+        let problem = "it belongs to another user; remove it, or run as its owner";
+        return Err(CacheError::Unsafe { path: dir.path().to_owned(), problem });
+    }
+    if ops::mode_of(&stat) != layout::PUBLIC_DIR {
+        dir.set_mode(layout::PUBLIC_DIR)?;
+    }
+    Ok(dir)
+}

@@ -1,0 +1,168 @@
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use crate::fetch::FetchError;
+use crate::source::SourceError;
+use crate::types::{Digest, ErrorKind, RelPath};
+
+/// A file operation that failed: which, on what, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {doing} {}{}", path.display(), next_step(cause))]
+pub struct OpError {
+    doing: &'static str,
+    path: PathBuf,
+    #[source]
+    cause: io::Error,
+}
+
+impl OpError {
+    pub(super) fn new(doing: &'static str, path: &Path, cause: impl Into<io::Error>) -> Self {
+        Self { doing, path: path.to_owned(), cause: cause.into() }
+    }
+
+    pub(super) fn is_not_found(&self) -> bool {
+        self.cause.kind() == io::ErrorKind::NotFound
+    }
+
+    /// What to make of it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        io_kind(&self.cause)
+    }
+}
+
+fn io_kind(cause: &io::Error) -> ErrorKind {
+    match Errno::from_io_error(cause) {
+        Some(Errno::NOSPC | Errno::DQUOT) => ErrorKind::NoSpace,
+        _ => ErrorKind::Local,
+    }
+}
+
+/// What somebody who reads it can do, for the causes whose own words don't tell.
+fn next_step(cause: &io::Error) -> &'static str {
+    match Errno::from_io_error(cause) {
+        Some(Errno::MLINK) => {
+            " (the file has as many names as the file system allows, 65,000 on ext4; take entries that share it off \
+             the list)"
+        }
+        Some(Errno::XDEV) => {
+            " (v1/ and weights/ must be one mount: mount the cache's root into the agent, not its parts)"
+        }
+        Some(Errno::LOOP | Errno::NOTDIR) => {
+            " (a link or a file stands where a directory belongs; remove it)"
+        }
+        Some(Errno::ROFS) => " (the file system is mounted read-only)",
+        Some(Errno::NOSPC | Errno::DQUOT) => " (free some space, or give the cache a larger disk)",
+        Some(Errno::ACCESS | Errno::PERM) => " (the agent must run as the owner of the cache: root)",
+        _ => "",
+    }
+}
+
+/// Why the cache can't be used.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says it")]
+pub enum CacheError {
+    #[error(transparent)]
+    Op(#[from] OpError),
+    #[error(
+        "another agent{} uses the cache {}; stop it, or give this one its own --cache-dir",
+        holder.map(|pid| format!(" (pid {pid})")).unwrap_or_default(),
+        root.display()
+    )]
+    Locked { root: PathBuf, holder: Option<u32> },
+    #[error(
+        "the cache {} is on the root file system; mount a disk there, or say --allow-root-fs if it may fill",
+        root.display()
+    )]
+    OnRootFs { root: PathBuf },
+    #[error("{} can't be part of a cache: {problem}", path.display())]
+    Unsafe { path: PathBuf, problem: &'static str },
+    #[error("there is no cache at {}; name it with --cache-dir", root.display())]
+    Absent { root: PathBuf },
+    #[error("the manifest {} can't be written as JSON", path.display())]
+    Manifest {
+        path: PathBuf,
+        #[source]
+        cause: serde_json::Error,
+    },
+}
+
+impl CacheError {
+    /// What to make of it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Op(error) => error.kind(),
+            Self::Locked { .. } | Self::Absent { .. } | Self::Manifest { .. } => ErrorKind::Local,
+            Self::OnRootFs { .. } | Self::Unsafe { .. } => ErrorKind::Invalid,
+        }
+    }
+}
+
+/// Why weights didn't become warm.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says it")]
+pub enum WeightsError {
+    #[error("cannot list the files of {from}")]
+    Resolve {
+        from: String,
+        #[source]
+        cause: SourceError,
+    },
+    #[error("cannot fetch {path}")]
+    Fetch {
+        path: RelPath,
+        #[source]
+        cause: FetchError,
+    },
+    #[error(
+        "{path} came {tries} times with other bytes than its digest promises (expected {expected}, last got {found}); \
+             mend it at the source, or correct the digest"
+    )]
+    Corrupt { path: RelPath, expected: Digest, found: Digest, tries: u32 },
+    #[error(
+        "the source publishes no digest for {path}, and --verified-only is set; give it one under `sha256`"
+    )]
+    Unverified { path: RelPath },
+    #[error("{problem}")]
+    Invalid { problem: String },
+    #[error(
+        "{needed} more bytes are needed in {}, where {available} are free and {reserve} stay free; retire something \
+         or give the cache a larger disk",
+        root.display()
+    )]
+    NoSpace { root: PathBuf, needed: u64, available: u64, reserve: u64 },
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    #[error("stopped before it was done")]
+    Stopped,
+    #[error("a worker of the cache ended early")]
+    Worker(#[source] tokio::task::JoinError),
+    #[error("another `stoker pull` writes into {}; wait for it, or choose another --to", dir.display())]
+    Busy { dir: PathBuf },
+}
+
+impl WeightsError {
+    /// What to make of it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Resolve { cause, .. } => cause.kind(),
+            Self::Fetch { cause, .. } => cause.kind(),
+            Self::Corrupt { .. } => ErrorKind::Corrupt,
+            Self::Unverified { .. } | Self::Invalid { .. } => ErrorKind::Invalid,
+            Self::NoSpace { .. } => ErrorKind::NoSpace,
+            Self::Cache(error) => error.kind(),
+            Self::Stopped => ErrorKind::Cancelled,
+            Self::Worker(_) | Self::Busy { .. } => ErrorKind::Local,
+        }
+    }
+}
+
+impl From<OpError> for WeightsError {
+    fn from(error: OpError) -> Self {
+        Self::Cache(error.into())
+    }
+}

@@ -1,0 +1,190 @@
+//! What is to be done with the files that a source lists. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::cache::Earlier;
+use super::error::WeightsError;
+use super::layout::PartialKey;
+use super::manifest::{Content, Provenance, Request};
+use super::tree::Files;
+use crate::list::WeightsGoods;
+use crate::source::{RangeSource, RemoteFile};
+use crate::types::{Digest, RelPath};
+
+/// One file of an entry.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    pub(super) path: RelPath,
+    pub(super) size: u64,
+    pub(super) version: Option<String>,
+    /// The digest that the source or the list publishes.
+    pub(super) published: Option<Digest>,
+    /// The digest that its bytes have: as published, or as recorded when the same version was fetched before.
+    pub(super) known: Option<Digest>,
+    pub(super) key: PartialKey,
+    pub(super) bytes: Arc<dyn RangeSource>,
+}
+
+impl Wanted {
+    /// The digest that arriving bytes must have. A recorded one binds only while the source itself says that the
+    /// version is the same; by the length alone nobody can say that.
+    pub(super) fn expected(&self) -> Option<Digest> {
+        self.published.or(self.known.filter(|_| self.version.is_some()))
+    }
+}
+
+/// Looks the listing over and adds what was recorded earlier.
+///
+/// A recorded digest stands for a file whose source publishes none as long as its size and version are those of then.
+/// Where the source names no version either, its size is all there is to go by.
+///
+/// # Errors
+/// When the files can't all be in one directory, or one has no published digest and `verified_only` is set.
+pub(super) fn plan(
+    files: Vec<RemoteFile>,
+    fingerprint: Digest,
+    earlier: Option<&Earlier>,
+    verified_only: bool,
+) -> Result<Vec<Wanted>, WeightsError> {
+    refuse_conflicts(files.iter().map(|file| &file.path))?;
+    files
+        .into_iter()
+        .map(|file| {
+            if verified_only && file.digest.is_none() {
+                return Err(WeightsError::Unverified { path: file.path });
+            }
+            let known = file.digest.or_else(|| earlier.and_then(|earlier| recorded(earlier, &file)));
+            let key = match file.digest {
+                Some(digest) => PartialKey::of_digest(digest),
+                None => PartialKey::of_request(fingerprint, &file.path, file.size, file.version.as_deref()),
+            };
+            let RemoteFile { path, size, version, digest: published, bytes } = file;
+            Ok(Wanted { path, size, version, published, known, key, bytes })
+        })
+        .collect()
+}
+
+fn recorded(earlier: &Earlier, file: &RemoteFile) -> Option<Digest> {
+    let content = earlier.files.get(&file.path)?;
+    let provenance = earlier.request.files.get(&file.path)?;
+    (content.size == file.size && provenance.version == file.version).then_some(content.sha256)
+}
+
+fn refuse_conflicts<'a>(paths: impl Iterator<Item = &'a RelPath>) -> Result<(), WeightsError> {
+    let mut files = BTreeSet::<&Path>::new();
+    for path in paths {
+        if !files.insert(path.as_path()) {
+            return Err(WeightsError::Invalid { problem: format!("the source lists {path} twice") });
+        }
+    }
+    if files.is_empty() {
+        return Err(WeightsError::Invalid { problem: "the source lists no file that is wanted".to_owned() });
+    }
+    let inside = |path: &&Path| path.ancestors().skip(1).any(|parent| files.contains(parent));
+    match files.iter().copied().find(inside) {
+        Some(path) => Err(WeightsError::Invalid {
+            problem: format!("the source lists {} and something that is a file above it", path.display()),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// The files of the finished set; `digests` has one for each of `wanted`.
+pub(super) fn contents(wanted: &[Wanted], digests: &BTreeMap<RelPath, Digest>) -> Files {
+    wanted
+        .iter()
+        .filter_map(|file| {
+            let sha256 = *digests.get(&file.path)?;
+            Some((file.path.clone(), Content { size: file.size, sha256 }))
+        })
+        .collect()
+}
+
+/// What the manifest keeps of this request.
+pub(super) fn request(goods: &WeightsGoods, wanted: &[Wanted], created: Timestamp) -> Request {
+    let files = wanted.iter().map(|file| {
+        let provenance = Provenance { verified: file.published.is_some(), version: file.version.clone() };
+        (file.path.clone(), provenance)
+    });
+    Request {
+        fingerprint: goods.fingerprint(),
+        source: goods.uri.to_string(),
+        created,
+        files: files.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::MemorySource;
+
+    fn remote(path: &str, size: u64, version: Option<&str>, digest: Option<Digest>) -> RemoteFile {
+        RemoteFile {
+            path: path.parse().unwrap(),
+            size,
+            version: version.map(str::to_owned),
+            digest,
+            bytes: Arc::new(MemorySource::new(Vec::new())),
+        }
+    }
+
+    fn earlier(version: Option<&str>) -> Earlier {
+        let path: RelPath = "a".parse().unwrap();
+        let content = Content { size: 3, sha256: Digest::of(b"abc") };
+        let provenance = Provenance { verified: false, version: version.map(str::to_owned) };
+        Earlier {
+            files: BTreeMap::from([(path.clone(), content)]),
+            request: Request {
+                fingerprint: Digest::of(b"request"),
+                source: String::new(),
+                created: Timestamp::UNIX_EPOCH,
+                files: BTreeMap::from([(path, provenance)]),
+            },
+        }
+    }
+
+    fn known(file: RemoteFile, earlier: &Earlier) -> Option<Digest> {
+        plan(vec![file], Digest::of(b"request"), Some(earlier), false).unwrap()[0].known
+    }
+
+    #[test]
+    fn a_recorded_digest_holds_for_the_same_version_only() {
+        let recorded = Some(Digest::of(b"abc"));
+        assert_eq!(known(remote("a", 3, Some("e1"), None), &earlier(Some("e1"))), recorded);
+        assert_eq!(known(remote("a", 3, None, None), &earlier(None)), recorded);
+        assert_eq!(known(remote("a", 3, Some("e2"), None), &earlier(Some("e1"))), None);
+        assert_eq!(known(remote("a", 3, None, None), &earlier(Some("e1"))), None);
+        assert_eq!(known(remote("a", 4, Some("e1"), None), &earlier(Some("e1"))), None);
+        assert_eq!(known(remote("b", 3, Some("e1"), None), &earlier(Some("e1"))), None);
+    }
+
+    #[test]
+    fn a_published_digest_wins_over_a_recorded_one() {
+        let published = Some(Digest::of(b"new"));
+        assert_eq!(known(remote("a", 3, Some("e1"), published), &earlier(Some("e1"))), published);
+    }
+
+    #[test]
+    fn files_that_cannot_lie_side_by_side_are_refused() {
+        let listing = |paths: &[&str]| {
+            let files = paths.iter().map(|path| remote(path, 0, None, None)).collect();
+            plan(files, Digest::of(b""), None, false).map(|_| ())
+        };
+        assert!(listing(&["a", "b/c", "b.c", "b/d"]).is_ok());
+        for paths in [&["a", "a"][..], &["a", "a/b"], &["a/b/c", "a"], &[]] {
+            assert!(matches!(listing(paths), Err(WeightsError::Invalid { .. })), "{paths:?}");
+        }
+    }
+
+    #[test]
+    fn verified_only_names_the_file_without_a_digest() {
+        let files = vec![remote("a", 0, None, Some(Digest::of(b""))), remote("b", 0, Some("e"), None)];
+        let error = plan(files, Digest::of(b""), None, true).unwrap_err();
+        assert!(matches!(error, WeightsError::Unverified { path } if path.as_str() == "b"));
+    }
+}

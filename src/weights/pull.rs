@@ -1,0 +1,203 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::blob;
+use super::error::{OpError, WeightsError};
+use super::incoming::Incoming;
+use super::layout;
+use super::ops::{self, Dir};
+use super::plan::{self, Wanted};
+use super::transfer::{self, Transfer, blocking};
+use crate::fetch::Engine;
+use crate::list::WeightsGoods;
+use crate::source::{RemoteFile, Sources};
+use crate::types::{Digest, ErrorKind, Progress, RelPath, Revision};
+
+const FILES_AT_ONCE: usize = 4;
+const LISTINGS: u32 = 3;
+/// Begins the name of a file that isn't finished; what a killed run left is taken away by the next.
+const UNFINISHED: &str = ".stoker-part-";
+const FILE: u32 = 0o644;
+
+/// Puts weights into a plain directory, without a cache: what `stoker pull URI --to DIR` does.
+#[derive(Clone)]
+pub struct Puller {
+    engine: Engine,
+    sources: Sources,
+    verified_only: bool,
+}
+
+/// Files that are in the directory, complete and durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pulled {
+    /// Which revision they are.
+    pub revision: Revision,
+    /// Whether every file was compared with a published digest.
+    pub verified: bool,
+    /// Bytes that this call fetched.
+    pub fetched_bytes: u64,
+    /// Files that were there already, with the right digest.
+    pub kept: usize,
+    /// How many files there are.
+    pub files: usize,
+}
+
+impl Puller {
+    /// `verified_only`: files whose source publishes no digest are refused.
+    #[must_use]
+    pub fn new(engine: Engine, sources: Sources, verified_only: bool) -> Self {
+        Self { engine, sources, verified_only }
+    }
+
+    /// Fetches into `dir`, which is made where it's missing. Each file arrives under another name and is renamed when
+    /// it's complete, compared and durable, so a file with its own name is always whole. One that is there already is
+    /// kept if its digest is the published one, which is read and not believed; where the source publishes none,
+    /// every file is fetched again. Other files in `dir` stay as they are. No link below `dir` is followed.
+    ///
+    /// # Errors
+    /// See [`WeightsError`]. Files that were finished stay.
+    pub async fn pull_to(
+        &self,
+        dir: &Path,
+        goods: &WeightsGoods,
+        credentials: Option<&str>,
+        progress: &Progress,
+        stop: &CancellationToken,
+    ) -> Result<Pulled, WeightsError> {
+        let path = dir.to_owned();
+        let dir = blocking(move || open(&path)).await??;
+        let mut listings = 1;
+        loop {
+            let listed = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Err(WeightsError::Stopped),
+                listed = self.sources.resolve(goods, credentials) => listed,
+            };
+            let outcome = match listed {
+                Ok(files) => self.pull_files(&dir, goods, files, progress, stop).await,
+                Err(cause) => Err(WeightsError::Resolve { from: goods.uri.to_string(), cause }),
+            };
+            match outcome {
+                Err(error) if error.kind() == ErrorKind::Changed && listings < LISTINGS => listings += 1,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// The same for files that have been listed, into a directory that has been opened and locked.
+    async fn pull_files(
+        &self,
+        dir: &Arc<Dir>,
+        goods: &WeightsGoods,
+        files: Vec<RemoteFile>,
+        progress: &Progress,
+        stop: &CancellationToken,
+    ) -> Result<Pulled, WeightsError> {
+        let wanted = plan::plan(files, goods.fingerprint(), None, self.verified_only)?;
+        let (at, all) = (dir.clone(), wanted.clone());
+        let missing = blocking(move || missing(&at, all)).await??;
+        let bytes = missing.iter().map(|file| file.size).fold(0, u64::saturating_add);
+        let (available, _) = dir.space()?;
+        if bytes > available {
+            let root = dir.path().to_owned();
+            return Err(WeightsError::NoSpace { root, needed: bytes, available, reserve: 0 });
+        }
+        progress.set_total(progress.done().saturating_add(bytes));
+        let known = wanted.iter().filter_map(|file| Some((file.path.clone(), file.known?)));
+        let mut digests: BTreeMap<_, _> = known.collect();
+        let stop = stop.child_token();
+        let transfer = Transfer { engine: &self.engine, progress, stop: &stop };
+        let jobs = missing.iter().map(|file| pull_one(dir, file, transfer)).collect();
+        digests.extend(transfer::all(jobs, FILES_AT_ONCE, &stop).await?);
+        let (at, paths) = (dir.clone(), wanted.iter().map(|file| file.path.clone()).collect::<Vec<_>>());
+        blocking(move || sync_parents(&at, &paths)).await??;
+        let contents = plan::contents(&wanted, &digests);
+        Ok(Pulled {
+            revision: Revision::of_weights(
+                contents.iter().map(|(path, file)| (path, file.size, file.sha256)),
+            ),
+            verified: wanted.iter().all(|file| file.published.is_some()),
+            fetched_bytes: bytes,
+            kept: wanted.len() - missing.len(),
+            files: wanted.len(),
+        })
+    }
+}
+
+fn open(path: &Path) -> Result<Arc<Dir>, WeightsError> {
+    std::fs::create_dir_all(path).map_err(|cause| OpError::new("make the directory", path, cause))?;
+    let dir = Dir::open_root(path)?;
+    if dir.try_lock()? { Ok(Arc::new(dir)) } else { Err(WeightsError::Busy { dir: path.to_owned() }) }
+}
+
+async fn pull_one(
+    dir: &Arc<Dir>,
+    file: &Wanted,
+    transfer: Transfer<'_>,
+) -> Result<(RelPath, Digest), WeightsError> {
+    let (parent, leaf) = split(&file.path);
+    let (at, size) = (dir.clone(), file.size);
+    let place = Arc::new(move || {
+        let unfinished = format!("{UNFINISHED}{:016x}", fastrand::u64(..));
+        Incoming::create(at.make(&parent, layout::PUBLIC_DIR)?, &unfinished, size)
+    });
+    let (incoming, digest) = transfer.fetch(file, place).await?;
+    let finish = move || {
+        incoming.seal(FILE)?;
+        incoming.dir().rename_from(incoming.dir(), incoming.name(), &leaf)?;
+        incoming.dir().sync()
+    };
+    blocking(finish).await??;
+    Ok((file.path.clone(), digest))
+}
+
+/// Those that aren't there yet with the right digest. Takes away what a killed run left beside them.
+fn missing(dir: &Dir, wanted: Vec<Wanted>) -> Result<Vec<Wanted>, OpError> {
+    for parent in wanted.iter().map(|file| split(&file.path).0).collect::<BTreeSet<_>>() {
+        let Some(parent) = dir.find(parent)? else { continue };
+        for name in parent.list()? {
+            if name.to_str().is_some_and(|name| name.starts_with(UNFINISHED)) {
+                parent.unlink(name)?;
+            }
+        }
+    }
+    let mut missing = Vec::new();
+    for file in wanted {
+        if !is_there(dir, &file)? {
+            missing.push(file);
+        }
+    }
+    Ok(missing)
+}
+
+fn is_there(dir: &Dir, wanted: &Wanted) -> Result<bool, OpError> {
+    let Some(published) = wanted.published else { return Ok(false) };
+    let (parent, leaf) = split(&wanted.path);
+    let Some(parent) = dir.find(parent)? else { return Ok(false) };
+    let same_size = |stat| ops::is_file(&stat) && u64::try_from(stat.st_size) == Ok(wanted.size);
+    if !parent.stat(&leaf)?.is_some_and(same_size) {
+        return Ok(false);
+    }
+    let Some(file) = parent.open_file(&leaf)? else { return Ok(false) };
+    let path = &parent.path().join(&leaf);
+    let failed = |doing| move |cause| OpError::new(doing, path, cause);
+    if blob::hash(&file).map_err(failed("read"))? != published {
+        return Ok(false);
+    }
+    // It counts as durable from here on, whoever wrote it.
+    ops::sync(&file).map_err(failed("fsync"))?;
+    Ok(true)
+}
+
+fn sync_parents(dir: &Dir, paths: &[RelPath]) -> Result<(), OpError> {
+    let parents: BTreeSet<_> = paths.iter().flat_map(|path| path.as_path().ancestors().skip(1)).collect();
+    parents.into_iter().try_for_each(|parent| dir.open(parent)?.sync())
+}
+
+fn split(path: &RelPath) -> (PathBuf, String) {
+    let (parent, leaf) = path.as_str().rsplit_once('/').unwrap_or(("", path.as_str()));
+    (PathBuf::from(parent), leaf.to_owned())
+}

@@ -1,0 +1,103 @@
+use std::sync::Arc;
+
+use futures::{StreamExt as _, stream};
+use tokio_util::sync::CancellationToken;
+
+use super::error::{OpError, WeightsError};
+use super::incoming::Incoming;
+use super::plan::Wanted;
+use crate::fetch::{Engine, FetchError};
+use crate::types::{Digest, Progress};
+
+/// How often a file may come with wrong bytes before it's the source's fault and not the way's.
+const STRIKES: u32 = 3;
+
+/// Makes a new place for a file's bytes; called once a try, on a blocking thread.
+pub(super) type Place = Arc<dyn Fn() -> Result<Incoming, OpError> + Send + Sync>;
+
+/// What one job fetches with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Transfer<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) progress: &'a Progress,
+    pub(super) stop: &'a CancellationToken,
+}
+
+impl Transfer<'_> {
+    /// Fetches one file into a new place and compares its digest, if one is known. What comes with other bytes is
+    /// thrown away and fetched again, three times in all.
+    pub(super) async fn fetch(
+        &self,
+        wanted: &Wanted,
+        place: Place,
+    ) -> Result<(Incoming, Digest), WeightsError> {
+        let mut tries = 0;
+        loop {
+            let make = place.clone();
+            let incoming = blocking(move || make()).await??;
+            let blob = wanted.bytes.clone();
+            let fetched =
+                self.engine.fetch(blob, wanted.size, incoming.sink(), self.progress, self.stop).await;
+            let found = match fetched {
+                Ok(found) => found,
+                Err(cause) => {
+                    discard(incoming).await?;
+                    return Err(match cause {
+                        FetchError::Cancelled => WeightsError::Stopped,
+                        cause => WeightsError::Fetch { path: wanted.path.clone(), cause },
+                    });
+                }
+            };
+            tries += 1;
+            let Some(expected) = wanted.expected().filter(|expected| *expected != found) else {
+                return Ok((incoming, found));
+            };
+            discard(incoming).await?;
+            self.progress.take_back(wanted.size);
+            tracing::warn!(path = %wanted.path, %expected, %found, tries, "a file came with wrong bytes");
+            if tries == STRIKES {
+                return Err(WeightsError::Corrupt { path: wanted.path.clone(), expected, found, tries });
+            }
+        }
+    }
+}
+
+/// Freeing a large file's blocks takes a while.
+async fn discard(incoming: Incoming) -> Result<(), WeightsError> {
+    blocking(move || drop(incoming)).await
+}
+
+/// Runs `work` where it may block.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, WeightsError> {
+    tokio::task::spawn_blocking(work).await.map_err(WeightsError::Worker)
+}
+
+/// Runs the jobs, so many at once. The first that fails stops the others, and is the result once all have ended.
+pub(super) async fn all<T, F>(
+    jobs: Vec<F>,
+    at_once: usize,
+    stop: &CancellationToken,
+) -> Result<Vec<T>, WeightsError>
+where
+    F: Future<Output = Result<T, WeightsError>>,
+{
+    let mut done = Vec::with_capacity(jobs.len());
+    let mut first = None;
+    let mut jobs = stream::iter(jobs).buffer_unordered(at_once.max(1));
+    while let Some(outcome) = jobs.next().await {
+        match outcome {
+            Ok(it) => done.push(it),
+            Err(error) => {
+                stop.cancel();
+                // The others end as stopped because of the first; their word counts less.
+                first.get_or_insert(error);
+            }
+        }
+    }
+    match first {
+        Some(error) => Err(error),
+        None => Ok(done),
+    }
+}

@@ -1,0 +1,158 @@
+//! One revision as a directory of hard links: built in staging, looked at, shown to pods, taken away.
+//!
+//! The order in [`show`] is the only one that survived crashes replayed write by write: bytes, then names of blobs
+//! (both before this is called), then each directory of the tree, then the tree's name and its parents', then
+//! `current`, each durable before the next begins.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::blob;
+use super::error::{CacheError, OpError};
+use super::layout;
+use super::manifest::Content;
+use super::ops::{self, Dir};
+use crate::types::{EntryId, RelPath, Revision};
+
+pub(super) type Files = BTreeMap<RelPath, Content>;
+
+/// What keeps the tree `name` of an entry from being exactly these files, each another name of its blob: `None`
+/// where nothing does. It's a look at names and lengths; bytes aren't read.
+pub(super) fn problem(root: &Dir, entry: &Dir, name: &str, files: &Files) -> Result<Option<String>, OpError> {
+    if !entry.stat(name)?.is_some_and(|stat| ops::is_dir(&stat)) {
+        return Ok(Some(format!("{name} is missing, or not a directory")));
+    }
+    let tree = entry.open(name)?;
+    if ops::mode_of(&tree.own_stat()?) != layout::PUBLIC_DIR {
+        return Ok(Some(format!("{name} can't be read by pods")));
+    }
+    let dirs = directories(files);
+    let found = tree.walk()?;
+    let mut seen = 0;
+    for found in &found {
+        let path = found.path.display();
+        if ops::is_dir(&found.stat) {
+            if !dirs.contains(found.path.as_path()) {
+                return Ok(Some(format!("{path} doesn't belong there")));
+            }
+            if ops::mode_of(&found.stat) != layout::PUBLIC_DIR {
+                return Ok(Some(format!("{path} can't be read by pods")));
+            }
+            continue;
+        }
+        let wanted = found.path.to_str().and_then(|path| path.parse::<RelPath>().ok());
+        let Some(content) = wanted.and_then(|path| files.get(&path)) else {
+            return Ok(Some(format!("{path} doesn't belong there")));
+        };
+        if !blob::looks_right(&found.stat, content.size) {
+            return Ok(Some(format!("{path} has a wrong length, owner or mode")));
+        }
+        let (fan, name) = layout::blob(content.sha256);
+        let blob = root.find(fan)?.map(|dir| dir.stat(name)).transpose()?.flatten();
+        if blob.map(|blob| (blob.st_dev, blob.st_ino)) != Some((found.stat.st_dev, found.stat.st_ino)) {
+            return Ok(Some(format!("{path} is not its blob")));
+        }
+        seen += 1;
+    }
+    Ok((seen < files.len()).then(|| format!("{} of {} files are missing", files.len() - seen, files.len())))
+}
+
+/// Every directory below the tree's top that these files need.
+fn directories(files: &Files) -> BTreeSet<&Path> {
+    files.keys().flat_map(|path| path.as_path().ancestors().skip(1)).collect()
+}
+
+/// Makes `files` what an entry's `current` means, in one step for whoever looks. All their blobs must be there.
+pub(super) fn show(
+    root: &Dir,
+    staging: &Dir,
+    staged: &str,
+    id: &EntryId,
+    revision: Revision,
+    files: &Files,
+) -> Result<(), CacheError> {
+    let name = revision.short();
+    let entry = root.make(layout::entry(id), layout::PUBLIC_DIR)?;
+    let before = entry.read_link(layout::CURRENT)?;
+    if problem(root, &entry, &name, files)?.is_none() {
+        // Complete, but perhaps by a run that ended before it was durable.
+        sync_all_directories(&entry.open(&name)?)?;
+    } else {
+        build(root, staging, staged, files).inspect_err(|_| drop(staging.remove_tree(staged)))?;
+        if entry.stat(&name)?.is_some() {
+            entry.exchange_with(staging, staged, &name)?;
+            staging.remove_tree(staged)?;
+        } else {
+            entry.rename_from(staging, staged, &name)?;
+        }
+    }
+    entry.sync()?;
+    root.open(layout::WEIGHTS)?.sync()?;
+    if before.as_deref().is_none_or(|before| before != name.as_str()) {
+        staging.symlink(&name, staged)?;
+        entry.rename_from(staging, staged, layout::CURRENT).inspect_err(|_| drop(staging.unlink(staged)))?;
+    }
+    entry.sync()?;
+    // The tree before this one stays: a pod may be reading it by name. Those before that one go.
+    let keep = |tree: &str| tree == name || before.as_deref().is_some_and(|before| before == tree);
+    Ok(remove_trees(&entry, staging, staged, keep)?)
+}
+
+/// Links every file into a new tree in staging, and makes its directories durable.
+fn build(root: &Dir, staging: &Dir, staged: &str, files: &Files) -> Result<(), OpError> {
+    let tree = staging.make(staged, layout::PUBLIC_DIR)?;
+    let mut open: Option<(&Path, Dir)> = None;
+    for (path, content) in files {
+        let parent = path.as_path().parent().unwrap_or(Path::new(""));
+        let leaf = path.as_path().file_name().unwrap_or_default();
+        let dir = match open.take().filter(|(path, _)| *path == parent) {
+            Some((_, dir)) => dir,
+            None => tree.make(parent, layout::PUBLIC_DIR)?,
+        };
+        let (fan, name) = layout::blob(content.sha256);
+        if !dir.link_from(&root.open(fan)?, &name, leaf)? {
+            return Err(OpError::new("link", &dir.path().join(leaf), rustix::io::Errno::EXIST));
+        }
+        open = Some((parent, dir));
+    }
+    sync_all_directories(&tree)
+}
+
+fn sync_all_directories(tree: &Dir) -> Result<(), OpError> {
+    for found in tree.walk()?.iter().rev().filter(|found| ops::is_dir(&found.stat)) {
+        tree.open(&found.path)?.sync()?;
+    }
+    tree.sync()
+}
+
+/// Takes away the trees of an entry that `keep` doesn't name. Each vanishes at once, into staging.
+pub(super) fn remove_trees(
+    entry: &Dir,
+    staging: &Dir,
+    staged: &str,
+    keep: impl Fn(&str) -> bool,
+) -> Result<(), OpError> {
+    for name in entry.list()? {
+        let Some(name) = name.to_str().filter(|name| layout::is_tree_name(name) && !keep(name)) else {
+            continue;
+        };
+        staging.rename_from(entry, name, staged)?;
+        entry.sync()?;
+        staging.remove_tree(staged)?;
+    }
+    Ok(())
+}
+
+/// Takes away all that an entry shows: `current` first, so that nobody finds half a tree by it.
+pub(super) fn hide(root: &Dir, staging: &Dir, staged: &str, id: &EntryId) -> Result<(), OpError> {
+    let Some(entry) = root.find(layout::entry(id))? else { return Ok(()) };
+    if entry.unlink(layout::CURRENT)? {
+        entry.sync()?;
+    }
+    remove_trees(&entry, staging, staged, |_| false)?;
+    let weights = root.open(layout::WEIGHTS)?;
+    if !weights.remove_dir(id.as_str())? {
+        tracing::warn!(%id, "its directory holds something that the cache didn't put there, and stays");
+    }
+    weights.sync()
+}

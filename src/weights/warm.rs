@@ -1,0 +1,215 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use super::cache::Cache;
+use super::claims::{Admission, Reserve};
+use super::error::WeightsError;
+use super::plan::{self, Wanted};
+use super::transfer::{self, Transfer, blocking};
+use crate::fetch::Engine;
+use crate::list::WeightsGoods;
+use crate::source::{RemoteFile, Sources};
+use crate::types::{Digest, EntryId, ErrorKind, Progress, RelPath, Revision};
+
+/// Files of one entry that are fetched at once. The engine decides how many ranges travel; this only has to keep it
+/// busy where files are small.
+const FILES_AT_ONCE: usize = 4;
+
+/// How often a source's files may change while they are read before the agent's patience is asked for.
+const LISTINGS: u32 = 3;
+
+/// Makes entries' files warm in a cache.
+#[derive(Clone)]
+pub struct Warmer {
+    cache: Arc<Cache>,
+    engine: Engine,
+    sources: Sources,
+    verified_only: bool,
+    reserve: Reserve,
+}
+
+/// Files that are warm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WarmWeights {
+    /// Which revision.
+    pub revision: Revision,
+    /// Whether every file was compared with a published digest; false: recorded only.
+    pub verified: bool,
+    /// Bytes that this call fetched; 0 when all was there.
+    pub fetched_bytes: u64,
+    /// How many files there are.
+    pub files: usize,
+}
+
+impl Warmer {
+    /// `verified_only`: files whose source publishes no digest are refused.
+    #[must_use]
+    pub fn new(cache: Arc<Cache>, engine: Engine, sources: Sources, verified_only: bool) -> Self {
+        Self { cache, engine, sources, verified_only, reserve: Reserve::default() }
+    }
+
+    /// The same with another reserve.
+    #[must_use]
+    pub fn with_reserve(self, reserve: Reserve) -> Self {
+        Self { reserve, ..self }
+    }
+
+    /// Asks the source which files there are, fetches what is missing and makes the result what the entry's
+    /// `current` means: durable, and from one moment to the next. What is there already isn't fetched; what is
+    /// there and broken is mended. Files that change at the source while they are read are listed anew.
+    ///
+    /// `progress` counts what this call has to fetch. When `stop` is cancelled it returns soon, after all writes
+    /// have ended; dropping the future leaves nothing behind either but finished blobs.
+    ///
+    /// # Errors
+    /// See [`WeightsError`]. The entry's former `current` is as it was.
+    pub async fn ensure(
+        &self,
+        id: &EntryId,
+        goods: &WeightsGoods,
+        credentials: Option<&str>,
+        progress: &Progress,
+        stop: &CancellationToken,
+    ) -> Result<WarmWeights, WeightsError> {
+        let mut listings = 1;
+        loop {
+            let listed = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Err(WeightsError::Stopped),
+                listed = self.sources.resolve(goods, credentials) => listed,
+            };
+            let outcome = match listed {
+                Ok(files) => self.ensure_files(id, goods, files, progress, stop).await,
+                Err(cause) => Err(WeightsError::Resolve { from: goods.uri.to_string(), cause }),
+            };
+            match outcome {
+                Err(error) if error.kind() == ErrorKind::Changed && listings < LISTINGS => listings += 1,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// The same for files that have been listed.
+    pub(super) async fn ensure_files(
+        &self,
+        id: &EntryId,
+        goods: &WeightsGoods,
+        files: Vec<RemoteFile>,
+        progress: &Progress,
+        stop: &CancellationToken,
+    ) -> Result<WarmWeights, WeightsError> {
+        let fingerprint = goods.fingerprint();
+        let (cache, of) = (self.cache.clone(), id.clone());
+        let earlier = blocking(move || cache.earlier(&of, fingerprint)).await??;
+        let wanted = plan::plan(files, fingerprint, earlier.as_ref(), self.verified_only)?;
+        let verified = wanted.iter().all(|file| file.published.is_some());
+
+        let (cache, of) = (self.cache.clone(), id.clone());
+        let current = blocking(move || cache.named(&of)).await??.and_then(|named| named.current);
+        if let Some(current) = current {
+            let same = revision_of(&wanted) == Some(current.revision);
+            if same && current.fingerprint == fingerprint && current.verified == verified {
+                let (revision, files) = (current.revision, wanted.len());
+                return Ok(WarmWeights { revision, verified, fetched_bytes: 0, files });
+            }
+        }
+
+        let (digests, fetched_bytes) = self.gather(&wanted, progress, stop).await?;
+        if stop.is_cancelled() {
+            return Err(WeightsError::Stopped);
+        }
+        let contents = plan::contents(&wanted, &digests);
+        let revision =
+            Revision::of_weights(contents.iter().map(|(path, file)| (path, file.size, file.sha256)));
+        let files = contents.len();
+        let request = plan::request(goods, &wanted, Timestamp::now());
+        let (cache, of) = (self.cache.clone(), id.clone());
+        blocking(move || cache.show(&of, contents, request)).await??;
+        tracing::info!(%id, %revision, fetched_bytes, verified, "weights are warm");
+        Ok(WarmWeights { revision, verified, fetched_bytes, files })
+    }
+
+    /// Sees to it that every file's blob is there; says which digest each has, and how many bytes were fetched.
+    async fn gather(
+        &self,
+        wanted: &[Wanted],
+        progress: &Progress,
+        stop: &CancellationToken,
+    ) -> Result<(BTreeMap<RelPath, Digest>, u64), WeightsError> {
+        let (cache, all) = (self.cache.clone(), wanted.to_vec());
+        let missing = blocking(move || missing(&cache, all)).await??;
+        let claims: Vec<_> = missing.iter().map(|file| (file.key.clone(), file.size)).collect();
+        let (cache, reserve) = (self.cache.clone(), self.reserve);
+        let admission = blocking(move || cache.admit(&claims, reserve)).await??;
+        let bytes = missing.iter().map(|file| file.size).fold(0, u64::saturating_add);
+        progress.set_total(progress.done().saturating_add(bytes));
+
+        let known = wanted.iter().filter_map(|file| Some((file.path.clone(), file.known?)));
+        let mut digests: BTreeMap<_, _> = known.collect();
+        let stop = stop.child_token();
+        let transfer = Transfer { engine: &self.engine, progress, stop: &stop };
+        let mut jobs = Vec::with_capacity(missing.len());
+        for file in &missing {
+            jobs.push(self.fetch_in_turn(file, &admission, transfer));
+        }
+        let mut fetched_bytes = 0;
+        for (path, digest, fetched) in transfer::all(jobs, FILES_AT_ONCE, &stop).await? {
+            digests.insert(path, digest);
+            fetched_bytes += fetched;
+        }
+        Ok((digests, fetched_bytes))
+    }
+
+    /// Fetches one file, unless another job that wants it too was first.
+    async fn fetch_in_turn(
+        &self,
+        file: &Wanted,
+        admission: &Admission,
+        transfer: Transfer<'_>,
+    ) -> Result<(RelPath, Digest, u64), WeightsError> {
+        let turn = admission.turn(&file.key);
+        let mut last = tokio::select! {
+            biased;
+            () = transfer.stop.cancelled() => return Err(WeightsError::Stopped),
+            turn = turn.lock() => turn,
+        };
+        let size = file.size;
+        // Another job may have brought it since this one looked.
+        if let Some(digest) = last.or(file.known) {
+            let cache = self.cache.clone();
+            if blocking(move || cache.has_blob(digest, size)).await?? {
+                transfer.progress.add(size);
+                return Ok((file.path.clone(), digest, 0));
+            }
+        }
+        let (cache, key) = (self.cache.clone(), file.key.clone());
+        let place = Arc::new(move || cache.create_partial(&key, size));
+        let (incoming, digest) = transfer.fetch(file, place).await?;
+        let cache = self.cache.clone();
+        blocking(move || cache.adopt(&incoming, digest, size)).await??;
+        *last = Some(digest);
+        Ok((file.path.clone(), digest, size))
+    }
+}
+
+/// The revision that these files make, if every digest is known.
+fn revision_of(wanted: &[Wanted]) -> Option<Revision> {
+    let files: Option<Vec<_>> =
+        wanted.iter().map(|file| Some((&file.path, file.size, file.known?))).collect();
+    Some(Revision::of_weights(files?))
+}
+
+/// Those whose blob isn't there, or whose digest nobody knows.
+fn missing(cache: &Cache, mut wanted: Vec<Wanted>) -> Result<Vec<Wanted>, WeightsError> {
+    let mut missing = Vec::new();
+    for file in wanted.drain(..) {
+        let there = file.known.map(|digest| cache.has_blob(digest, file.size)).transpose()?;
+        if there != Some(true) {
+            missing.push(file);
+        }
+    }
+    Ok(missing)
+}

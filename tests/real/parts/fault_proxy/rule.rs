@@ -1,0 +1,113 @@
+use super::State;
+
+/// What is done to one answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Flips the lowest bit of the body's byte at this offset.
+    FlipByte(u64),
+    /// Closes the connection after so many bytes of the body.
+    CutBody(u64),
+    /// Sends so many bytes of the body, then nothing more until the stall is released.
+    Stall(u64),
+    /// Answers with this status instead of asking the server.
+    Status { code: u16, retry_after: Option<u32> },
+    /// Takes off `Range`: the server answers 200 with everything.
+    IgnoreRange,
+    /// Closes the connection without an answer.
+    Close,
+    /// Puts this in place of the answer's header of that name.
+    Header(&'static str, String),
+}
+
+/// Which requests have a fault.
+#[derive(Debug, Clone)]
+pub(crate) struct Rule {
+    method: &'static str,
+    path: String,
+    skip: usize,
+    times: usize,
+    fault: Fault,
+}
+
+impl Rule {
+    /// The first GET whose path (with its query) contains `path`.
+    pub(crate) fn get(path: &str, fault: Fault) -> Self {
+        Self::on("GET", path, fault)
+    }
+
+    /// The first request of this method whose path contains `path`.
+    pub(crate) fn on(method: &'static str, path: &str, fault: Fault) -> Self {
+        Self { method, path: path.to_owned(), skip: 0, times: 1, fault }
+    }
+
+    /// Not the first such request but the one after `skip` of them.
+    pub(crate) fn after(self, skip: usize) -> Self {
+        Self { skip, ..self }
+    }
+
+    /// So many requests in a row.
+    pub(crate) fn times(self, times: usize) -> Self {
+        Self { times, ..self }
+    }
+
+    /// Every one from there on.
+    pub(crate) fn always(self) -> Self {
+        self.times(usize::MAX)
+    }
+
+    fn matches(&self, method: &str, path: &str) -> bool {
+        self.method == method && path.contains(&self.path)
+    }
+}
+
+/// A request that came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// `GET`, …
+    pub(crate) method: String,
+    /// With its query.
+    pub(crate) path: String,
+    /// The value of `Range`.
+    pub(crate) range: Option<String>,
+    /// The value of `If-Match`.
+    pub(crate) if_match: Option<String>,
+    /// What was answered; `None` before that, and where the connection was closed instead.
+    pub(crate) status: Option<u16>,
+    /// What was done to it.
+    pub(crate) fault: Option<Fault>,
+}
+
+/// Notes a request, and gives its number and its fault.
+pub(super) fn note(state: &mut State, mut seen: Seen) -> (usize, Option<Fault>) {
+    seen.fault = take_fault(&mut state.rules, &seen.method, &seen.path);
+    let fault = seen.fault.clone();
+    state.seen.push(seen);
+    (state.seen.len() - 1, fault)
+}
+
+/// Every rule that matches counts the request; the first whose turn it is gives its fault.
+fn take_fault(rules: &mut [Rule], method: &str, path: &str) -> Option<Fault> {
+    for rule in rules.iter_mut().filter(|rule| rule.matches(method, path)) {
+        if rule.skip > 0 {
+            rule.skip -= 1;
+        } else if rule.times > 0 {
+            rule.times -= 1;
+            return Some(rule.fault.clone());
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Fault, Rule, take_fault};
+
+    #[test]
+    fn a_rule_has_its_turn_and_is_then_used_up() {
+        let mut rules = [Rule::get("model", Fault::Close).after(1).times(2)];
+        let mut turns = || take_fault(&mut rules, "GET", "/model.bin").is_some();
+        assert_eq!([turns(), turns(), turns(), turns()], [false, true, true, false]);
+        assert_eq!(take_fault(&mut [Rule::get("model", Fault::Close)], "HEAD", "/model"), None);
+        assert_eq!(take_fault(&mut [Rule::get("model", Fault::Close)], "GET", "/other"), None);
+    }
+}

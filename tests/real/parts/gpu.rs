@@ -1,0 +1,58 @@
+//! GPUs that aren't there: the stand-in NVML library, what it answers, and a sysfs that shows NVIDIA devices.
+
+use std::path::PathBuf;
+
+use super::scratch::Scratch;
+use super::standin::{self, Standin};
+
+/// A node with GPUs, as far as a probe can tell.
+pub(crate) struct Gpus {
+    standin: Standin,
+    sysfs: PathBuf,
+    count: u32,
+    _scratch: Scratch,
+}
+
+impl Gpus {
+    /// `count` GPUs with a healthy driver.
+    pub(crate) fn healthy(count: u32) -> Self {
+        let gpus = Self::without_driver(count);
+        gpus.load_driver();
+        gpus
+    }
+
+    /// `count` GPUs on the bus whose driver isn't loaded; [`Self::load_driver`] loads it.
+    pub(crate) fn without_driver(count: u32) -> Self {
+        let scratch = Scratch::new("gpus");
+        let sysfs = standin::sysfs(&scratch.join("sysfs"), count);
+        let standin = Standin::new(scratch.join("driver"));
+        let gpus = Self { standin, sysfs, count, _scratch: scratch };
+        gpus.unload_driver();
+        gpus
+    }
+
+    /// Loads the driver: from now on it answers, with all GPUs.
+    pub(crate) fn load_driver(&self) {
+        standin::load_module(&self.sysfs, standin::VERSION);
+        self.answer(&format!(r#"{{"devices": {}}}"#, self.count));
+    }
+
+    /// Unloads it.
+    pub(crate) fn unload_driver(&self) {
+        standin::unload_module(&self.sysfs);
+        // NVML_ERROR_DRIVER_NOT_LOADED
+        self.answer(r#"{"init": 9}"#);
+    }
+
+    /// Has the library answer as this script says (`tests/nvml-standin/src/script.rs`), from its next init on.
+    pub(crate) fn answer(&self, script: &str) {
+        self.standin.answer(script);
+    }
+
+    /// What the agent is started with to see these GPUs.
+    pub(crate) fn args(&self) -> [String; 4] {
+        let library = self.standin.library().display().to_string();
+        let sysfs = self.sysfs.display().to_string();
+        ["--nvml-path".to_owned(), library, "--sysfs-root".to_owned(), sysfs]
+    }
+}
