@@ -11,15 +11,17 @@ use super::process::Process;
 use super::scratch::Scratch;
 use super::wait::{START, until};
 
-/// What the build has put beside `stoker`: itself, or the stand-in NVML library.
-pub(crate) fn built(name: &str) -> PathBuf {
+/// The `stoker` that was built with this test.
+fn binary() -> PathBuf {
     // Cargo tells a test where the binary is; an example lies in a directory beside it.
-    let dir = match option_env!("CARGO_BIN_EXE_stoker") {
-        Some(stoker) => Path::new(stoker).parent().map(Path::to_owned),
-        None => std::env::current_exe().ok().and_then(|own| Some(own.parent()?.parent()?.to_owned())),
+    let path = match option_env!("CARGO_BIN_EXE_stoker") {
+        Some(stoker) => PathBuf::from(stoker),
+        None => {
+            let own = std::env::current_exe().expect("a program knows where it is");
+            own.parent().and_then(Path::parent).expect("it lies in two directories").join("stoker")
+        }
     };
-    let path = dir.expect("the binary lies in a directory").join(name);
-    assert!(path.is_file(), "{} isn't there: run `cargo build --workspace` first", path.display());
+    assert!(path.is_file(), "{} isn't there: build it with the same profile first", path.display());
     path
 }
 
@@ -32,7 +34,7 @@ pub(crate) struct Stoker {
 impl Stoker {
     /// `stoker ARGS…`
     pub(crate) fn new(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
-        let mut command = Command::new(built("stoker"));
+        let mut command = Command::new(binary());
         let foreign = ["STOKER_", "AWS_", "HF_"];
         for (name, _) in std::env::vars_os() {
             if foreign.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {

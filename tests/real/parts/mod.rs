@@ -23,6 +23,8 @@ mod push;
 mod registry;
 mod s3;
 mod scratch;
+#[path = "../../standin/mod.rs"]
+mod standin;
 mod wait;
 
 pub(crate) use agent::{Agent, Entry, Status, Stoker};

@@ -148,9 +148,10 @@ async fn relay_body(
             *byte ^= 1;
         }
         pace(count, shared).await;
+        // Counted first: whoever has the bytes finds them counted.
+        shared.state().body_bytes += count as u64;
         client.get_mut().write_all(bytes).await?;
         sent += count as u64;
-        shared.state().body_bytes += count as u64;
     }
 }
 
