@@ -6,16 +6,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The kernel module's version, and the stand-in's driver's where the script says nothing else.
-pub const VERSION: &str = "550.54.15";
+pub(crate) const VERSION: &str = "550.54.15";
 
 /// The stand-in library in a directory of its own, and its script beside it.
-pub struct Standin {
+pub(crate) struct Standin {
     dir: PathBuf,
 }
 
 impl Standin {
     /// Copies the library into `dir` (made if missing), playing one healthy GPU.
-    pub fn new(dir: impl Into<PathBuf>) -> Self {
+    pub(crate) fn new(dir: impl Into<PathBuf>) -> Self {
         let standin = Self { dir: dir.into() };
         fs::create_dir_all(&standin.dir).unwrap();
         fs::copy(built(), standin.library()).unwrap();
@@ -25,14 +25,14 @@ impl Standin {
 
     /// What to answer from now on; the fields are those of `tests/nvml-standin/src/script.rs`. Switched by rename:
     /// a probe reads the old or the new one, never half of one.
-    pub fn answer(&self, json: &str) {
+    pub(crate) fn answer(&self, json: &str) {
         let next = self.dir.join("next.json");
         fs::write(&next, json).unwrap();
         fs::rename(&next, self.dir.join("nvml-standin.json")).unwrap();
     }
 
     /// For `--nvml-path`.
-    pub fn library(&self) -> PathBuf {
+    pub(crate) fn library(&self) -> PathBuf {
         self.dir.join("libnvidia-ml.so.1")
     }
 }
@@ -47,7 +47,7 @@ fn built() -> PathBuf {
 
 /// Makes a sysfs in `dir` that shows `gpus` NVIDIA GPUs and, if there is one, the module of version [`VERSION`].
 /// Returns `dir`, for `--sysfs-root`.
-pub fn sysfs(dir: &Path, gpus: u32) -> PathBuf {
+pub(crate) fn sysfs(dir: &Path, gpus: u32) -> PathBuf {
     let bus = dir.join("bus/pci/devices");
     fs::create_dir_all(&bus).unwrap();
     pci_device(&bus, "0000:00:1f.0", "0x8086", "0x060100");
@@ -61,14 +61,14 @@ pub fn sysfs(dir: &Path, gpus: u32) -> PathBuf {
 }
 
 /// Loads the nvidia module of this version into that sysfs.
-pub fn load_module(sysfs: &Path, version: &str) {
+pub(crate) fn load_module(sysfs: &Path, version: &str) {
     let module = sysfs.join("module/nvidia");
     fs::create_dir_all(&module).unwrap();
     fs::write(module.join("version"), format!("{version}\n")).unwrap();
 }
 
 /// Unloads it.
-pub fn unload_module(sysfs: &Path) {
+pub(crate) fn unload_module(sysfs: &Path) {
     fs::remove_dir_all(sysfs.join("module/nvidia")).unwrap();
 }
 
