@@ -143,7 +143,7 @@ async fn json_is_the_report_as_it_was_served() {
     let dir = tempfile::tempdir().unwrap();
     let served = Served::start(&dir.path().join("stoker.sock"), report()).await;
     let mut out = Vec::new();
-    status::print(&served.args(true, false), Look::default(), &mut out).await.unwrap();
+    status::print(&served.args(true, false), Look::default, &mut out).await.unwrap();
     let version = format!("\"version\": \"{}\"", env!("CARGO_PKG_VERSION"));
     let text = String::from_utf8(out).unwrap().replace(&version, "\"version\": \"VERSION\"");
     assert!(text.ends_with("}\n"));
@@ -213,7 +213,7 @@ async fn the_table_names_what_is_not_warm_and_why() {
     let dir = tempfile::tempdir().unwrap();
     let served = Served::start(&dir.path().join("stoker.sock"), report()).await;
     let mut out = Vec::new();
-    status::print(&served.args(false, false), Look::default(), &mut out).await.unwrap();
+    status::print(&served.args(false, false), Look::default, &mut out).await.unwrap();
     let text = String::from_utf8(out).unwrap();
     for part in [
         "Degraded (GpuCountMismatch), gate closed, 7 of 8 devices, driver 570.86.15",
@@ -234,7 +234,7 @@ async fn a_reader_that_has_seen_enough_is_no_error() {
     out.close();
     for watch in [false, true] {
         let args = served.args(false, watch);
-        let printed = status::print(&args, Look::default(), &mut out);
+        let printed = status::print(&args, Look::default, &mut out);
         tokio::time::timeout(DEADLINE, printed).await.unwrap().unwrap();
     }
     served.stop().await;
@@ -244,7 +244,7 @@ async fn a_reader_that_has_seen_enough_is_no_error() {
 async fn no_agent_is_told_as_such() {
     let dir = tempfile::tempdir().unwrap();
     let args = StatusArgs { socket: dir.path().join("stoker.sock"), json: false, watch: true };
-    let error = status::print(&args, Look::default(), &mut Vec::new()).await.unwrap_err();
+    let error = status::print(&args, Look::default, &mut Vec::new()).await.unwrap_err();
     assert!(matches!(error, StatusError::Agent(ClientError::Unreachable { .. })), "{error}");
 }
 
@@ -279,7 +279,7 @@ async fn a_piped_watch_outlives_the_agents_restart() {
     let (args, mut out) = (served.args(false, true), Out::default());
     let shown = out.clone();
     let watching =
-        tokio::spawn(async move { status::print(&args, Look::default(), &mut out).await.map(|()| out) });
+        tokio::spawn(async move { status::print(&args, Look::default, &mut out).await.map(|()| out) });
     shown.shows("llama: Pending (GateClosed): the gate is closed; see the GPUs\n").await;
     served.stop().await;
 

@@ -150,4 +150,17 @@ mod tests {
         assert!(answer.unwrap_err().to_string().contains("other.sock"));
         other.await.unwrap();
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_is_stuck_is_not_waited_for_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("stuck.sock");
+        let _never_accepts = tokio::net::UnixListener::bind(&socket).unwrap();
+        let mut client = Client::connect(&socket).await.unwrap();
+        let start = tokio::time::Instant::now();
+        let error = client.status().await.unwrap_err();
+        assert!(error.to_string().contains("stuck.sock"), "{error}");
+        assert!(start.elapsed() <= ANSWER_DEADLINE + PING, "{:?}", start.elapsed());
+        assert!(client.watch().await.is_err());
+    }
 }

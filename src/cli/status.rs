@@ -53,22 +53,24 @@ pub enum StatusError {
 /// # Errors
 /// When the agent can't be reached (with `--watch`: at the start), or standard output fails.
 pub async fn run(args: &StatusArgs) -> Result<(), StatusError> {
-    let mut stdout = io::stdout();
-    let look = Look::of(&stdout);
-    print(args, look, &mut stdout).await
+    print(args, || Look::of(&io::stdout()), &mut io::stdout()).await
 }
 
-/// [`run`] on any output.
+/// [`run`] on any output. `look` is asked again for each screen: terminals change their size.
 ///
 /// # Errors
 /// As [`run`].
-pub async fn print(args: &StatusArgs, look: Look, out: &mut impl Write) -> Result<(), StatusError> {
+pub async fn print(
+    args: &StatusArgs,
+    look: impl Fn() -> Look,
+    out: &mut impl Write,
+) -> Result<(), StatusError> {
     let mut client = Client::connect(&args.socket).await?;
     if args.watch {
         return watch(args, client, look, out).await;
     }
     let status = client.status().await?;
-    let text = if args.json { json(&status, true)? } else { view::render(&status, look) };
+    let text = if args.json { json(&status, true)? } else { view::render(&status, look()) };
     unless_closed(write(out, &text)).map_err(StatusError::Output)?;
     Ok(())
 }
@@ -76,10 +78,10 @@ pub async fn print(args: &StatusArgs, look: Look, out: &mut impl Write) -> Resul
 async fn watch(
     args: &StatusArgs,
     mut client: Client,
-    look: Look,
+    look: impl Fn() -> Look,
     out: &mut impl Write,
 ) -> Result<(), StatusError> {
-    let mut printer = Printer::new(args.json, look);
+    let mut printer = Printer::new(args.json, look().height.is_some());
     let mut attempts = Attempts::new(RetryPolicy::RECONNECT);
     loop {
         let mut lost: Option<ClientError> = None;
@@ -89,7 +91,7 @@ async fn watch(
                     match state {
                         Ok(status) => {
                             attempts.succeeded();
-                            let text = printer.text(&status, Instant::now())?;
+                            let text = printer.text(&status, &look, Instant::now())?;
                             if !unless_closed(write(out, &text)).map_err(StatusError::Output)? {
                                 return Ok(());
                             }
@@ -121,7 +123,7 @@ const LONG_PAUSE: Duration = RetryPolicy::RECONNECT.longest;
 /// How a series of states is written.
 enum Printer {
     /// The screen, again and again.
-    Screen(Look),
+    Screen,
     /// One document a line, when it's another than the last.
     Json { last: String },
     /// One line a change, and one now and then for each job.
@@ -132,17 +134,25 @@ enum Printer {
 const LINE: Duration = Duration::from_secs(3);
 
 impl Printer {
-    fn new(json: bool, look: Look) -> Self {
-        match (json, look.height) {
+    fn new(json: bool, terminal: bool) -> Self {
+        match (json, terminal) {
             (true, _) => Self::Json { last: String::new() },
-            (false, Some(_)) => Self::Screen(look),
-            (false, None) => Self::Lines { tracker: Tracker::default(), told: None },
+            (false, true) => Self::Screen,
+            (false, false) => Self::Lines { tracker: Tracker::default(), told: None },
         }
     }
 
-    fn text(&mut self, status: &Status, now: Instant) -> Result<String, StatusError> {
+    fn text(
+        &mut self,
+        status: &Status,
+        look: impl Fn() -> Look,
+        now: Instant,
+    ) -> Result<String, StatusError> {
         match self {
-            Self::Screen(look) => Ok(view::redraw(&view::render(status, *look), *look)),
+            Self::Screen => {
+                let look = look();
+                Ok(view::redraw(&view::render(status, look), look))
+            }
             Self::Json { last } => {
                 let line = json(status, false)?;
                 if line == *last {
@@ -182,33 +192,33 @@ mod tests {
 
     #[test]
     fn json_lines_are_whole_documents_and_only_new_ones() {
-        let mut printer = Printer::new(true, Look::default());
+        let mut printer = Printer::new(true, false);
         let now = Instant::now();
-        let first = printer.text(&sample(), now).unwrap();
+        let first = printer.text(&sample(), Look::default, now).unwrap();
         assert_eq!(first.matches('\n').count(), 1);
         assert_eq!(serde_json::from_str::<serde_json::Value>(&first).unwrap()["entries"][0]["id"], "vllm");
-        assert_eq!(printer.text(&sample(), now).unwrap(), "");
+        assert_eq!(printer.text(&sample(), Look::default, now).unwrap(), "");
         let mut next = sample();
         next.ready = true;
-        assert_ne!(printer.text(&next, now).unwrap(), "");
+        assert_ne!(printer.text(&next, Look::default, now).unwrap(), "");
     }
 
     #[test]
     fn text_lines_tell_changes_at_once_and_bytes_every_three_seconds() {
-        let mut printer = Printer::new(false, Look::default());
+        let mut printer = Printer::new(false, false);
         let start = Instant::now();
         let mut status = sample();
-        let first = printer.text(&status, start).unwrap();
+        let first = printer.text(&status, Look::default, start).unwrap();
         assert!(first.contains("llama-70b: 1.2 of 4.0 GiB (30%)\n"), "{first}");
         status.entries[1].bytes_done += 300_000_000;
-        assert_eq!(printer.text(&status, start + Duration::from_secs(1)).unwrap(), "");
+        assert_eq!(printer.text(&status, Look::default, start + Duration::from_secs(1)).unwrap(), "");
         status.entries[1].bytes_done += 600_000_000;
-        let moved = printer.text(&status, start + LINE).unwrap();
+        let moved = printer.text(&status, Look::default, start + LINE).unwrap();
         assert_eq!(moved, "llama-70b: 2.0 of 4.0 GiB (50%), 300 MB/s, 8 s left\n");
         status.entries[1].state = Some(EntryState::Failed);
         status.entries[1].bytes_done = 0;
         status.entries[1].bytes_total = 0;
-        let failed = printer.text(&status, start + LINE).unwrap();
+        let failed = printer.text(&status, Look::default, start + LINE).unwrap();
         assert_eq!(failed, "llama-70b: Failed (after 3 s)\n");
     }
 }
