@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::document::Status;
+use super::table::cut;
 use super::tracker::{Item, Moving, Sight, Tracker, items};
 use crate::node::Report;
 use crate::types::Progress;
@@ -20,6 +21,9 @@ use crate::types::Progress;
 const REDRAW: Duration = Duration::from_millis(200);
 /// A log gets a line this often for each job.
 const LINE: Duration = Duration::from_secs(3);
+
+/// A bar leaves room for its numbers.
+const LONGEST_NAME: usize = 32;
 
 /// Shows progress until it's told to stop. A display that can't be written to is given up; the work goes on.
 pub struct ProgressDisplay {
@@ -183,24 +187,29 @@ impl Bars {
         for change in &sight.changes {
             self.all.println(change)?;
         }
-        for job in &sight.moving {
-            self.draw_job(job);
+        let names: Vec<String> = sight.moving.iter().map(|job| cut(&job.name, Some(LONGEST_NAME))).collect();
+        let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+        for (job, name) in sight.moving.iter().zip(&names) {
+            self.draw_job(job, format!("{name:<width$}"));
         }
         Ok(())
     }
 
-    fn draw_job(&mut self, job: &Moving) {
+    fn draw_job(&mut self, job: &Moving, name: String) {
+        // What is set before a bar is added isn't drawn.
         let bar = self.jobs.entry(job.name.clone()).or_insert_with(|| {
-            let bar = self.all.add(ProgressBar::no_length());
-            bar.set_prefix(job.name.clone());
-            bar
+            let bar = ProgressBar::new(0).with_style(style(false)).with_message(job.numbers());
+            self.all.add(bar.with_prefix(name.clone()))
         });
+        if bar.prefix() != name {
+            bar.set_prefix(name);
+        }
+        bar.set_message(job.numbers());
         // The total may come later, and it may change.
         if bar.length() != Some(job.total) {
             bar.set_style(style(job.total > 0));
             bar.set_length(job.total);
         }
-        bar.set_message(job.numbers());
         bar.set_position(job.done);
         bar.tick();
     }
@@ -365,7 +374,10 @@ mod tests {
         assert!(first.contains("llama: Fetching"), "{first}");
         let second = shown(2, item("llama", "Fetching", Some((512 << 20, 1 << 30))), vllm());
         let bar = "llama [============>           ] 0.5 of 1.0 GiB (50%), 268 MB/s, 2 s left";
-        assert!(second.contains(bar) && second.contains("2 s so far"), "{second}");
+        assert!(
+            second.contains(bar) && second.contains("vllm  ") && second.contains("2 s so far"),
+            "{second}"
+        );
         let last = shown(4, item("llama", "Warm", None), None);
         assert!(last.contains("llama: Warm (after 4 s)") && bars.jobs.is_empty(), "{last}");
     }

@@ -221,4 +221,19 @@ mod tests {
         let failed = printer.text(&status, Look::default, start + LINE).unwrap();
         assert_eq!(failed, "llama-70b: Failed (after 3 s)\n");
     }
+
+    #[test]
+    fn the_arguments_are_as_documented() {
+        #[derive(clap::Parser)]
+        struct Command {
+            #[command(flatten)]
+            args: StatusArgs,
+        }
+        let parse =
+            |words: &[&str]| <Command as clap::Parser>::try_parse_from(words).map(|command| command.args);
+        let args = parse(&["status", "--socket", "/tmp/s", "--json", "-w"]).unwrap();
+        assert_eq!((args.socket.to_str(), args.json, args.watch), (Some("/tmp/s"), true, true));
+        let help = parse(&["status", "--help"]).unwrap_err().to_string();
+        assert!(help.contains("STOKER_SOCKET") && help.contains(DEFAULT_SOCKET), "{help}");
+    }
 }
