@@ -24,7 +24,7 @@ use crate::{api, cluster, fetch, gpu, image, node, source};
 ///
 /// # Errors
 /// When something stands in the way of the start, or a task has died.
-pub async fn agent(args: AgentArgs) -> anyhow::Result<Exit> {
+pub(crate) async fn agent(args: AgentArgs) -> anyhow::Result<Exit> {
     let stop = Shutdown::new().context("cannot take over SIGTERM and SIGINT")?.token();
     let settings = settings(&args)?;
     let boot_id = std::fs::read_to_string(&args.node.boot_id_path)

@@ -18,18 +18,25 @@ pub struct AgentArgs {
     #[arg(long)]
     pub once: bool,
 
+    #[allow(missing_docs, reason = "a flattened group; a doc comment would become help text")]
     #[command(flatten)]
     pub gate: GateFlags,
+    #[allow(missing_docs, reason = "a flattened group; a doc comment would become help text")]
     #[command(flatten)]
     pub containerd: ContainerdFlags,
+    #[allow(missing_docs, reason = "a flattened group; a doc comment would become help text")]
     #[command(flatten)]
     pub cache: CacheFlags,
+    #[allow(missing_docs, reason = "a flattened group; a doc comment would become help text")]
     #[command(flatten)]
     pub node: NodeFlags,
+    #[allow(missing_docs, reason = "a flattened group; a doc comment would become help text")]
     #[command(flatten)]
     pub sources: SourceFlags,
+    #[allow(missing_docs, reason = "a flattened group; a doc comment would become help text")]
     #[command(flatten)]
     pub allow: AllowArgs,
+    #[allow(missing_docs, reason = "a flattened group; a doc comment would become help text")]
     #[command(flatten)]
     pub socket: SocketFlags,
 }

@@ -15,7 +15,7 @@ use crate::weights::{Named, names_at};
 ///
 /// It only reads, so it needs no agent and disturbs none.
 #[derive(Debug, Clone, Args)]
-pub struct CacheArgs {
+pub(super) struct CacheArgs {
     #[command(flatten)]
     cache: CacheFlags,
 

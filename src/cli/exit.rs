@@ -18,7 +18,7 @@ pub enum Exit {
 }
 
 /// The table for `--help`.
-pub const TABLE: &str = "Exit codes:
+pub(super) const TABLE: &str = "Exit codes:
   0    done as asked
   1    the answer is no: an entry failed, the list has errors, the GPUs are not ready, the id is not there
   2    the command line can't be read

@@ -15,15 +15,15 @@ use crate::source::SourceConfig;
 
 /// How log lines are written.
 #[derive(Debug, Clone, Args)]
-pub struct LogFlags {
+pub(super) struct LogFlags {
     // An agent's log tells what it did; a command that a person waits for tells it by its progress.
     /// Which log lines: info, debug, or tracing's directives such as stoker=debug; info for the agent, else warn
     #[arg(long, env = "STOKER_LOG", global = true, value_name = "FILTER")]
-    pub log: Option<String>,
+    log: Option<String>,
 
     /// How log lines look; auto is text on a terminal and JSON elsewhere
     #[arg(long, env = "STOKER_LOG_FORMAT", default_value = "auto", global = true, value_name = "FORMAT")]
-    pub log_format: LogFormat,
+    log_format: LogFormat,
 }
 
 impl LogFlags {
@@ -31,7 +31,7 @@ impl LogFlags {
     ///
     /// # Errors
     /// When the filter can't be read.
-    pub fn init(&self, quiet: bool) -> anyhow::Result<()> {
+    pub(super) fn init(&self, quiet: bool) -> anyhow::Result<()> {
         let default = if quiet { "warn" } else { "info" };
         crate::rt::init_logs(self.log_format, self.log.as_deref().unwrap_or(default))
     }

@@ -23,7 +23,7 @@ use crate::{fetch, image, source, weights};
 /// already isn't fetched again. Weights are checked against the digests that their source publishes, and are on the
 /// disk when this ends.
 #[derive(Debug, Clone, Args)]
-pub struct PullArgs {
+pub(super) struct PullArgs {
     /// What to fetch: docker.io/library/nginx:1.27, s3://bucket/prefix/, https://host/model.safetensors
     #[arg(required = true, value_name = "URI")]
     uris: Vec<String>,
@@ -61,7 +61,7 @@ pub struct PullArgs {
 /// One thing to fetch.
 enum Wanted {
     Image(ImageRef),
-    Weights(PathBuf, WeightsGoods),
+    Weights(PathBuf, Box<WeightsGoods>),
 }
 
 /// Fetches everything, several at once, and says of each how it ended.
@@ -111,7 +111,7 @@ fn wanted(args: &PullArgs, uri: &str) -> anyhow::Result<Wanted> {
     let uri: WeightsUri = uri.parse()?;
     let to = args.to.clone().with_context(|| format!("{uri} is weights: say where to with --to DIR"))?;
     let globs = Globs::new(&args.include, &args.exclude)?;
-    Ok(Wanted::Weights(to, WeightsGoods { uri, index: args.index, globs, sha256: [].into() }))
+    Ok(Wanted::Weights(to, Box::new(WeightsGoods { uri, index: args.index, globs, sha256: [].into() })))
 }
 
 /// The URI without what may be a signature.
