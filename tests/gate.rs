@@ -1,4 +1,5 @@
 //! The gate from outside: the real program, the real child process, and a stand-in for NVIDIA's library.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's way to fail")]
 
 mod standin;
 
@@ -284,11 +285,10 @@ impl Task {
     }
 
     async fn until(&mut self, what: &str, is: impl FnMut(&GpuState) -> bool) -> GpuState {
-        let reached = timeout(PATIENCE, self.state.wait_for(is)).await;
-        match reached {
-            Ok(state) => state.unwrap().clone(),
-            Err(_) => panic!("not {what}: {:?}", self.state.borrow()),
+        if let Ok(state) = timeout(PATIENCE, self.state.wait_for(is)).await {
+            return state.unwrap().clone();
         }
+        panic!("not {what}: {:?}", self.state.borrow());
     }
 
     async fn stop(self) {

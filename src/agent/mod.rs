@@ -1,1 +1,23 @@
 //! The only loop that decides.
+//!
+//! It is level-triggered: it takes a snapshot of everything that is known ([`World`]), plans ([`plan`], pure), acts,
+//! publishes a report, and waits for any change or the next moment at which time alone changes the plan. It never
+//! moves a byte itself and never talks to an outside system: its steps are carried out by `image/` and `weights/`.
+
+mod boot;
+mod jobs;
+mod plan;
+mod removals;
+mod standing;
+mod step;
+mod task;
+#[cfg(test)]
+mod tests;
+mod world;
+
+pub use boot::{BootState, BootStateError};
+pub use jobs::Rooms;
+pub use plan::{Plan, plan};
+pub use step::{Outcome, Step, Warmed};
+pub use task::{Agent, Inputs};
+pub use world::{GateMode, NoGpu, Now, Settings, World};

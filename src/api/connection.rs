@@ -22,14 +22,18 @@ const HTTP_CONNECTIONS: usize = 256;
 /// One request and its answer; both are small. It's short, so that whoever holds connections open can't keep a
 /// liveness probe out.
 const HTTP_LIFETIME: Duration = Duration::from_secs(10);
+/// To the unix socket, until the first byte is there. From then on HTTP/2 pings find out who is dead.
+const UNIX_SILENCE: Duration = Duration::from_secs(5);
 /// Out of file descriptors, most likely: trying again at once would only burn a core.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(500);
 
-/// A connection, counted while it's open, and cut off at its deadline if it has one.
+/// A connection, counted while it's open, and cut off at its deadline.
 #[derive(Debug)]
 pub(super) struct Connection<S> {
     stream: S,
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Whether the deadline is for the first byte only, and not for all there is.
+    until_first_byte: bool,
     _counted: OwnedSemaphorePermit,
 }
 
@@ -47,7 +51,8 @@ pub(super) fn unix_connections(
                 Err(error) => pause_after(&error).await,
             }
         };
-        Some((Ok(Connection { stream, deadline: None, _counted: counted }), (listener, slots)))
+        let connection = Connection::new(stream, UNIX_SILENCE, true, counted);
+        Some((Ok(connection), (listener, slots)))
     })
 }
 
@@ -75,8 +80,7 @@ impl axum::serve::Listener for HttpConnections {
         loop {
             match self.listener.accept().await {
                 Ok((stream, address)) => {
-                    let deadline = Some(Box::pin(tokio::time::sleep(HTTP_LIFETIME)));
-                    return (Connection { stream, deadline, _counted: counted }, address);
+                    return (Connection::new(stream, HTTP_LIFETIME, false, counted), address);
                 }
                 Err(error) => pause_after(&error).await,
             }
@@ -97,6 +101,11 @@ async fn pause_after(error: &io::Error) {
 }
 
 impl<S> Connection<S> {
+    fn new(stream: S, within: Duration, until_first_byte: bool, counted: OwnedSemaphorePermit) -> Self {
+        let deadline = Some(Box::pin(tokio::time::sleep(within)));
+        Self { stream, deadline, until_first_byte, _counted: counted }
+    }
+
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         match self.deadline.as_mut().map(|sleep| sleep.as_mut().poll(cx)) {
             Some(Poll::Ready(())) => Err(io::ErrorKind::TimedOut.into()),
@@ -112,7 +121,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.poll_deadline(cx)?;
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if self.until_first_byte && read.is_ready() {
+            self.deadline = None;
+        }
+        read
     }
 }
 
@@ -149,4 +162,54 @@ impl Connected for Connection<UnixStream> {
     type ConnectInfo = ();
 
     fn connect_info(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::StreamExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_is_cut_off_and_who_spoke_may_be_silent() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let mut connections = Box::pin(unix_connections(UnixListener::bind(&path).unwrap()));
+        let _silent = UnixStream::connect(&path).await.unwrap();
+        let mut accepted = connections.next().await.unwrap().unwrap();
+        assert_eq!(accepted.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+
+        let mut polite = UnixStream::connect(&path).await.unwrap();
+        polite.write_all(b"x").await.unwrap();
+        let mut accepted = connections.next().await.unwrap().unwrap();
+        accepted.read_u8().await.unwrap();
+        tokio::time::advance(10 * UNIX_SILENCE).await;
+        polite.write_all(b"y").await.unwrap();
+        assert_eq!(accepted.read_u8().await.unwrap(), b'y');
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_http_connection_ends_even_if_it_talks() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut connections = HttpConnections::new(listener);
+        let (mut accepted, _) = axum::serve::Listener::accept(&mut connections).await;
+        client.write_all(b"xy").await.unwrap();
+        accepted.read_u8().await.unwrap();
+        tokio::time::advance(HTTP_LIFETIME).await;
+        assert_eq!(accepted.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn more_connections_than_slots_wait_for_one_to_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut connections = HttpConnections { listener, slots: Arc::new(Semaphore::new(1)) };
+        let _clients =
+            (TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap());
+        let first = axum::serve::Listener::accept(&mut connections).await;
+        assert_eq!(connections.slots.available_permits(), 0);
+        drop(first);
+        axum::serve::Listener::accept(&mut connections).await;
+    }
 }

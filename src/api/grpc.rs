@@ -68,12 +68,14 @@ async fn tell_health(
     mut reports: watch::Receiver<Arc<Report>>,
     stop: &CancellationToken,
 ) {
+    let settled = async {
+        // The guard isn't kept: it would hold up the agent, and it can't change threads.
+        reports.wait_for(|report| report.settled).await.is_ok()
+    };
     tokio::select! {
-        settled = reports.wait_for(|report| report.settled) => {
-            if settled.is_ok() {
-                set_health(&health, ServingStatus::Serving).await;
-            }
-        }
+        settled = settled => if settled {
+            set_health(&health, ServingStatus::Serving).await;
+        },
         () = stop.cancelled() => {}
     }
     stop.cancelled().await;

@@ -1,1 +1,9 @@
-//! Where the list comes from and where the status goes.
+//! Where the list comes from, and where it is kept over restarts.
+//!
+//! This room reads the document and hands on a [`crate::list::List`]; what the document may say is `list/`'s business. It
+//! never decides what to do about a list, and it never lets one go because its document is missing or broken.
+
+mod last_good;
+mod standalone;
+
+pub use standalone::spawn_file_list;

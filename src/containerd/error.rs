@@ -26,8 +26,8 @@ pub enum ContainerdError {
     NotServed { address: PathBuf, what: String },
     #[error("containerd could not {what}: {message}")]
     Call { what: String, code: Code, message: String },
-    #[error("containerd could not {what}: {message}")]
-    Pull { what: String, message: String, kind: ErrorKind },
+    #[error("containerd says: {message}")]
+    Pull { message: String, kind: ErrorKind },
     #[error("containerd's answer to \"{what}\" can't be used: {problem}")]
     Answer { what: String, problem: String },
 }
@@ -49,9 +49,10 @@ impl ContainerdError {
     /// The same error, if it came from a pull: CRI hands the registry's answer on as text.
     pub(super) fn of_pull(self) -> Self {
         match self {
-            Self::Call { what, code, message } => {
-                Self::Pull { what, kind: kind_of_pull(code, &message), message }
-            }
+            Self::Call { code, message, .. } => Self::Pull {
+                kind: kind_of_pull(code, &message),
+                message: without_preamble(&message).to_owned(),
+            },
             other => other,
         }
     }
@@ -78,6 +79,16 @@ impl ContainerdError {
             Self::Answer { .. } => false,
         }
     }
+}
+
+/// `message` without the frames that only repeat which image it is about.
+fn without_preamble(message: &str) -> &str {
+    let mut rest = message;
+    for frame in ["failed to pull and unpack image \"", "failed to resolve reference \""] {
+        rest =
+            rest.strip_prefix(frame).and_then(|rest| rest.split_once("\": ")).map_or(rest, |(_, rest)| rest);
+    }
+    rest.strip_prefix("failed to resolve image: ").unwrap_or(rest)
 }
 
 /// 1.7 says it without a code of its own; later versions say Unavailable (`internal/cri/instrument`).
@@ -182,6 +193,17 @@ mod tests {
             (Code::FailedPrecondition, "unexpected commit digest", ErrorKind::Transient),
         ] {
             assert_eq!(kind_of_pull(code, message), kind, "{message}");
+        }
+    }
+
+    #[test]
+    fn what_only_repeats_the_name_is_left_out() {
+        for message in [
+            "failed to pull and unpack image \"h/a:1\": failed to resolve reference \"h/a:1\": gone: not found",
+            "failed to pull and unpack image \"h/a:1\": failed to resolve image: gone: not found",
+            "gone: not found",
+        ] {
+            assert_eq!(without_preamble(message), "gone: not found");
         }
     }
 

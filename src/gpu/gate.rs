@@ -185,4 +185,27 @@ mod tests {
         assert_eq!((state.devices, state.expected, state.driver_version), (0, 8, None));
         assert_eq!(state.message, "signal 7");
     }
+
+    proptest::proptest! {
+        /// Open exactly when there was a proof, and since the last one fewer than three failures and no hard
+        /// evidence: whatever the order.
+        #[test]
+        fn open_by_the_rule_whatever_comes(results in proptest::collection::vec(0_u8..5, 0..40)) {
+            let play = |which: u8| match which {
+                0 | 1 => ready(),
+                2 => ProbeResult::TimedOut,
+                3 => answer(GpuPhase::Waiting, GpuReason::FabricInProgress),
+                _ => answer(GpuPhase::Failed, GpuReason::VersionMismatch),
+            };
+            let mut gate = Gate::new(GateParams::default());
+            for end in 1..=results.len() {
+                let state = gate.apply(play(results[end - 1]));
+                let since = results[..end].iter().rev().position(|&which| which < 2);
+                let by_rule = since.is_some_and(|failures| {
+                    failures < 3 && !results[end - failures..end].contains(&4)
+                });
+                proptest::prop_assert_eq!(state.open, by_rule);
+            }
+        }
+    }
 }

@@ -174,17 +174,17 @@ fn advice(cause: &ContainerdError, reference: &ImageRef, credentials: Option<&st
     match cause.kind() {
         ErrorKind::NotFound => "no such image; check the name, the tag and the registry".to_owned(),
         ErrorKind::Denied => match (credentials, keys) {
-            (None, _) => format!(
-                "{host} denied the pull without credentials; name a mounted Secret for it under `credentials`"
-            ),
+            (None, _) => {
+                format!(
+                    "{host} denied it without credentials; name a mounted Secret for it under `credentials`"
+                )
+            }
             (Some(name), 0) => format!(
-                "{host} denied the pull without credentials: {name:?} holds none that fit this image; add {host} to \
+                "{host} denied it without credentials: {name:?} holds none that fit this image; add {host} to \
                  its auths"
             ),
             (Some(name), _) => {
-                format!(
-                    "{host} denied the pull with the credentials {name:?}; check them and what they may read"
-                )
+                format!("{host} denied it with the credentials {name:?}; check them and what they may read")
             }
         },
         ErrorKind::Throttled { .. } => {

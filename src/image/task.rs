@@ -213,3 +213,44 @@ impl Watcher {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn without_containerd_it_says_so_at_once_and_keeps_trying() {
+        let containerd = Containerd::new(Path::new("/nonexistent/containerd.sock"));
+        let (_want, wanted) = watch::channel(BTreeSet::new());
+        let stop = CancellationToken::new();
+        let (handle, mut images, task) = spawn(containerd, wanted, stop.clone());
+        let first = images.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+        assert!(!first.connected && first.by_ref.is_empty());
+        assert!(first.problem.as_deref().unwrap().contains("/nonexistent/containerd.sock"), "{first:?}");
+        // A refresh is answered, by a sweep of its own, and nothing is published that says nothing new.
+        images.mark_unchanged();
+        handle.refresh().await;
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert!(!images.has_changed().unwrap());
+
+        stop.cancel();
+        task.await.unwrap();
+        handle.refresh().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_goes_on_when_nobody_can_want_anything_new() {
+        let containerd = Containerd::new(Path::new("/nonexistent/containerd.sock"));
+        let (want, wanted) = watch::channel(BTreeSet::new());
+        drop(want);
+        let stop = CancellationToken::new();
+        let (handle, _images, task) = spawn(containerd, wanted, stop.clone());
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        handle.refresh().await;
+        assert!(!task.is_finished());
+        stop.cancel();
+        task.await.unwrap();
+    }
+}

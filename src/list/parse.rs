@@ -137,6 +137,11 @@ fn parse_document(
         let fix = format!("write {name}: {only}");
         match fields.node(name).map(|node| (node, &node.value)) {
             Some((_, Value::Text(text))) if text == only => {}
+            Some((node, Value::Text(text))) if text == "ConfigMap" => {
+                let fix =
+                    "write the list itself; in a ConfigMap's manifest it stands under data, as list.yaml";
+                problems.error(node.place, name.to_owned(), "it is a ConfigMap, not a PrefetchList", fix);
+            }
             Some((node, Value::Text(text))) => {
                 let text: String = text.chars().take(60).collect();
                 problems.error(node.place, name.to_owned(), format!("it is {text:?}, not {only:?}"), fix);

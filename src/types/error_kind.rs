@@ -49,4 +49,22 @@ impl ErrorKind {
             Self::Local => "local",
         }
     }
+
+    /// The CamelCase word for it in an entry's reason, where nothing more exact is known.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Transient => "Unreachable",
+            Self::Throttled { .. } => "Throttled",
+            Self::Changed => "SourceChanged",
+            Self::Corrupt => "Corrupt",
+            Self::NotFound => "NotFound",
+            Self::Denied => "Denied",
+            Self::Invalid => "Invalid",
+            Self::Unsupported => "Unsupported",
+            Self::NoSpace => "NoSpace",
+            Self::Cancelled => "Cancelled",
+            Self::Local => "LocalError",
+        }
+    }
 }

@@ -129,7 +129,10 @@ impl Cache {
     }
 
     /// What an entry shows, if it shows anything.
-    pub(super) fn named(&self, id: &EntryId) -> Result<Option<Named>, CacheError> {
+    ///
+    /// # Errors
+    /// When the file system fails.
+    pub fn named(&self, id: &EntryId) -> Result<Option<Named>, CacheError> {
         names::of_entry(&self.root, id)
     }
 

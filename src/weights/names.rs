@@ -9,7 +9,7 @@ use super::tree;
 use crate::types::{Digest, EntryId, Revision};
 
 /// What one entry shows in the cache.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Named {
     /// What its `current` means, if that is all there and as it should be: then it's warm.
     pub current: Option<Current>,

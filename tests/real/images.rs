@@ -11,7 +11,7 @@ use stoker::types::{Digest, ErrorKind, ImageRef, Progress, Revision};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::parts::{Containerd, Registry, Scratch, Version, until};
+use super::parts::{Containerd, Options, Registry, Scratch, Version, until};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -20,9 +20,9 @@ macro_rules! on_each_version {
     ($($(#[$meta:meta])* $name:ident)*) => {$(
         mod $name {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn on_2_4() { super::scenario::$name(super::Bench::start(super::Version::V2_4).await).await }
+            async fn on_2_4() { super::scenario::$name(super::Version::V2_4).await }
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn on_1_7() { super::scenario::$name(super::Bench::start(super::Version::V1_7).await).await }
+            async fn on_1_7() { super::scenario::$name(super::Version::V1_7).await }
         }
     )*};
 }
@@ -33,6 +33,7 @@ on_each_version! {
     a_moved_tag_is_found_on_recheck
     an_image_that_is_removed_is_noticed
     a_name_without_a_snapshot_is_not_warm
+    a_name_without_snapshot_and_layers_is_fetched_again
     only_our_pins_are_taken_off
     a_private_registry_wants_credentials
     a_restart_of_containerd_is_survived
@@ -64,11 +65,12 @@ struct Published {
 
 impl Bench {
     async fn start(version: Version) -> Self {
-        Self::over(version, Registry::start().await).await
+        Self::start_with(version, Options::default()).await
     }
 
-    async fn over(version: Version, registry: Registry) -> Self {
-        let containerd = Containerd::start(version).await;
+    async fn start_with(version: Version, options: Options) -> Self {
+        let registry = Registry::start().await;
+        let containerd = Containerd::start_with(version, options).await;
         containerd.trust(&registry.host(), &registry.url());
         let client = Client::new(&containerd.address());
         let (wanted, wanted_by) = watch::channel(BTreeSet::new());
@@ -142,7 +144,8 @@ const MARK: &str = "stoker.dev/pinned";
 mod scenario {
     use super::*;
 
-    pub(super) async fn a_tag_and_a_digest_become_warm(mut bench: Bench) {
+    pub(super) async fn a_tag_and_a_digest_become_warm(version: Version) {
+        let mut bench = Bench::start(version).await;
         let one = bench.publish("team/one", "v1", &["a", "b"]).await;
         let two = bench.publish("team/two", "v1", &["c"]).await;
         bench.want(&[&one.tag, &two.digest]);
@@ -166,7 +169,8 @@ mod scenario {
         bench.end().await;
     }
 
-    pub(super) async fn what_is_warm_is_not_pulled_again(bench: Bench) {
+    pub(super) async fn what_is_warm_is_not_pulled_again(version: Version) {
+        let bench = Bench::start(version).await;
         let image = bench.publish("team/app", "v1", &["a", "b"]).await;
         bench.ensure(&image.tag).await.unwrap();
         let before = bench.registry.pulls().len();
@@ -186,7 +190,8 @@ mod scenario {
         bench.end().await;
     }
 
-    pub(super) async fn a_moved_tag_is_found_on_recheck(mut bench: Bench) {
+    pub(super) async fn a_moved_tag_is_found_on_recheck(version: Version) {
+        let mut bench = Bench::start(version).await;
         let old = bench.publish("team/app", "latest", &["a", "b"]).await;
         bench.want(&[&old.tag]);
         bench.ensure(&old.tag).await.unwrap();
@@ -208,7 +213,8 @@ mod scenario {
         bench.end().await;
     }
 
-    pub(super) async fn an_image_that_is_removed_is_noticed(mut bench: Bench) {
+    pub(super) async fn an_image_that_is_removed_is_noticed(version: Version) {
+        let mut bench = Bench::start(version).await;
         let image = bench.publish("team/app", "v1", &["a", "b"]).await;
         bench.want(&[&image.tag, &image.digest]);
         bench.ensure(&image.tag).await.unwrap();
@@ -224,7 +230,8 @@ mod scenario {
         bench.end().await;
     }
 
-    pub(super) async fn a_name_without_a_snapshot_is_not_warm(mut bench: Bench) {
+    pub(super) async fn a_name_without_a_snapshot_is_not_warm(version: Version) {
+        let mut bench = Bench::start(version).await;
         let image = bench.publish("team/app", "v1", &["a", "b"]).await;
         bench.want(&[&image.tag]);
         bench.ensure(&image.tag).await.unwrap();
@@ -239,7 +246,20 @@ mod scenario {
         bench.end().await;
     }
 
-    pub(super) async fn only_our_pins_are_taken_off(mut bench: Bench) {
+    pub(super) async fn a_name_without_snapshot_and_layers_is_fetched_again(version: Version) {
+        let mut bench = Bench::start_with(version, Options { discard_unpacked_layers: true }).await;
+        let image = bench.publish("team/app", "v1", &["a", "b", "c"]).await;
+        bench.want(&[&image.digest]);
+        bench.ensure(&image.digest).await.unwrap();
+        bench.containerd.ctr_ok(&["snapshots", "rm", &image.top.to_string()]).await;
+        bench.comes("the snapshot's absence", |images| !images.by_ref[&image.digest].unpacked).await;
+        assert!(bench.ensure(&image.digest).await.unwrap().pulled);
+        assert!(bench.images().by_ref[&image.digest].unpacked);
+        bench.end().await;
+    }
+
+    pub(super) async fn only_our_pins_are_taken_off(version: Version) {
+        let mut bench = Bench::start(version).await;
         let image = bench.publish("team/app", "v1", &["a"]).await;
         bench.want(&[&image.tag]);
         bench.ensure(&image.tag).await.unwrap();
@@ -269,7 +289,8 @@ mod scenario {
         bench.end().await;
     }
 
-    pub(super) async fn a_private_registry_wants_credentials(bench: Bench) {
+    pub(super) async fn a_private_registry_wants_credentials(version: Version) {
+        let bench = Bench::start(version).await;
         let private = Registry::start_with_password().await;
         bench.containerd.trust(&private.host(), &private.url());
         let image = push(&private, "team/app", "v1", &["a"]).await;
@@ -305,7 +326,8 @@ mod scenario {
         bench.end().await;
     }
 
-    pub(super) async fn a_restart_of_containerd_is_survived(mut bench: Bench) {
+    pub(super) async fn a_restart_of_containerd_is_survived(version: Version) {
+        let mut bench = Bench::start(version).await;
         let image = bench.publish("team/app", "v1", &["a"]).await;
         bench.want(&[&image.tag]);
         bench.ensure(&image.tag).await.unwrap();
@@ -331,7 +353,8 @@ mod scenario {
         bench.end().await;
     }
 
-    pub(super) async fn what_is_not_there_is_told_apart(mut bench: Bench) {
+    pub(super) async fn what_is_not_there_is_told_apart(version: Version) {
+        let mut bench = Bench::start(version).await;
         let host = bench.registry.host();
         let app = bench.publish("team/app", "v1", &["a"]).await;
         let absent = Digest::of(b"absent");

@@ -1,0 +1,193 @@
+//! Carries out steps, each as a task of its own with a token to stop it. Decides nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use tokio::task::{self, JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::step::{Outcome, Step, Warmed};
+use crate::image::Puller;
+use crate::list::{Entry, Goods, ImageGoods, WeightsGoods};
+use crate::rt::chain;
+use crate::types::{EntryId, ErrorKind, Progress};
+use crate::weights::{Cache, Warmer};
+
+/// The two goods' rooms, through which all work is done.
+#[derive(Clone)]
+pub struct Rooms {
+    /// Images.
+    pub puller: Puller,
+    /// Weights.
+    pub warmer: Warmer,
+    /// The cache that the weights are in.
+    pub cache: Arc<Cache>,
+}
+
+/// The jobs under way.
+pub(super) struct Jobs {
+    rooms: Rooms,
+    running: JoinSet<Outcome>,
+    subjects: HashMap<task::Id, Subject>,
+    tokens: BTreeMap<EntryId, CancellationToken>,
+}
+
+/// What a job is about, to say so if it dies.
+enum Subject {
+    Entry(Arc<Entry>),
+    Name(EntryId),
+    Pins,
+    Scan,
+}
+
+impl Jobs {
+    pub(super) fn new(rooms: Rooms) -> Self {
+        Self { rooms, running: JoinSet::new(), subjects: HashMap::new(), tokens: BTreeMap::new() }
+    }
+
+    /// Starts what `step` asks for.
+    pub(super) fn start(&mut self, step: Step) {
+        let rooms = self.rooms.clone();
+        let (subject, handle) = match step {
+            Step::Cancel(id) => {
+                if let Some(token) = self.tokens.get(&id) {
+                    token.cancel();
+                }
+                return;
+            }
+            Step::Ensure { entry, recheck, progress } => {
+                let token = CancellationToken::new();
+                self.tokens.insert(entry.id.clone(), token.clone());
+                let job = ensure(rooms, Arc::clone(&entry), recheck, progress, token);
+                (Subject::Entry(entry), self.running.spawn(job))
+            }
+            Step::Unpin(pins) => (Subject::Pins, self.running.spawn(unpin(rooms, pins))),
+            Step::Retire(id) => (Subject::Name(id.clone()), self.running.spawn(retire(rooms, id))),
+            Step::Rescan => (Subject::Scan, self.running.spawn(scan(rooms))),
+        };
+        self.subjects.insert(handle.id(), subject);
+    }
+
+    /// The next outcome; waits for ever while nothing runs.
+    ///
+    /// Cancel-safe: `join_next_with_id` is, and nothing else is awaited.
+    pub(super) async fn next(&mut self) -> Outcome {
+        match self.running.join_next_with_id().await {
+            None => std::future::pending().await,
+            Some(Ok((id, outcome))) => {
+                self.forget(id);
+                outcome
+            }
+            Some(Err(error)) => {
+                let subject = self.forget(error.id());
+                died(subject, &error)
+            }
+        }
+    }
+
+    /// Stops every job and waits until each has put down what it held.
+    pub(super) async fn stop(&mut self) {
+        self.tokens.values().for_each(CancellationToken::cancel);
+        while self.running.join_next().await.is_some() {}
+    }
+
+    fn forget(&mut self, id: task::Id) -> Option<Subject> {
+        let subject = self.subjects.remove(&id);
+        if let Some(Subject::Entry(entry)) = &subject {
+            self.tokens.remove(&entry.id);
+        }
+        subject
+    }
+}
+
+/// A job that panicked is a failure of its entry, not of the node.
+fn died(subject: Option<Subject>, error: &JoinError) -> Outcome {
+    let message = format!("a job of the agent died ({error}); this is a bug, please report it with the log");
+    tracing::error!("{message}");
+    match subject {
+        Some(Subject::Entry(entry)) => {
+            Outcome::Failed { entry, kind: ErrorKind::Local, code: "InternalError", message }
+        }
+        Some(Subject::Name(id)) => Outcome::Retired { id, result: Err(message) },
+        Some(Subject::Pins) => Outcome::Unpinned(Err(message)),
+        Some(Subject::Scan) | None => Outcome::Scanned(Err(message)),
+    }
+}
+
+async fn ensure(
+    rooms: Rooms,
+    entry: Arc<Entry>,
+    recheck: bool,
+    progress: Arc<Progress>,
+    stop: CancellationToken,
+) -> Outcome {
+    let ended = match &entry.goods {
+        Goods::Image(goods) => ensure_image(&rooms, &entry, goods, recheck, &progress, &stop).await,
+        Goods::Weights(goods) => ensure_weights(&rooms, &entry, goods, &progress, &stop).await,
+    };
+    match ended {
+        Ok(warmed) => Outcome::Warmed { entry, warmed },
+        Err((kind, code, message)) => Outcome::Failed { entry, kind, code, message },
+    }
+}
+
+type Failed = (ErrorKind, &'static str, String);
+
+async fn ensure_image(
+    rooms: &Rooms,
+    entry: &Entry,
+    goods: &ImageGoods,
+    recheck: bool,
+    progress: &Progress,
+    stop: &CancellationToken,
+) -> Result<Warmed, Failed> {
+    let warm = rooms
+        .puller
+        .ensure(goods, entry.credentials.as_deref(), recheck, progress, stop)
+        .await
+        .map_err(|error| (error.kind(), error.code(), chain(&error)))?;
+    Ok(Warmed::Image { revision: warm.revision, pulled: warm.pulled })
+}
+
+async fn ensure_weights(
+    rooms: &Rooms,
+    entry: &Entry,
+    goods: &WeightsGoods,
+    progress: &Progress,
+    stop: &CancellationToken,
+) -> Result<Warmed, Failed> {
+    let warm = rooms
+        .warmer
+        .ensure(&entry.id, goods, entry.credentials.as_deref(), progress, stop)
+        .await
+        .map_err(|error| (error.kind(), error.kind().reason(), chain(&error)))?;
+    let (cache, id) = (Arc::clone(&rooms.cache), entry.id.clone());
+    let named = task::spawn_blocking(move || cache.named(&id)).await;
+    let named = match named {
+        Ok(Ok(named)) => named.unwrap_or_default(),
+        Ok(Err(error)) => return Err((error.kind(), "CacheUnreadable", chain(&error))),
+        Err(error) => return Err((ErrorKind::Local, "InternalError", error.to_string())),
+    };
+    Ok(Warmed::Weights { named, revision: warm.revision, fetched: warm.fetched_bytes })
+}
+
+async fn unpin(rooms: Rooms, pins: Vec<String>) -> Outcome {
+    Outcome::Unpinned(rooms.puller.unpin(&pins).await.map_err(|error| chain(&error)))
+}
+
+async fn retire(rooms: Rooms, id: EntryId) -> Outcome {
+    let name = id.clone();
+    let result = match task::spawn_blocking(move || rooms.cache.retire(&name)).await {
+        Ok(result) => result.map_err(|error| chain(&error)),
+        Err(error) => Err(error.to_string()),
+    };
+    Outcome::Retired { id, result }
+}
+
+async fn scan(rooms: Rooms) -> Outcome {
+    let scanned = match task::spawn_blocking(move || rooms.cache.names()).await {
+        Ok(names) => names.map_err(|error| chain(&error)),
+        Err(error) => Err(error.to_string()),
+    };
+    Outcome::Scanned(scanned)
+}

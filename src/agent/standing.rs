@@ -1,0 +1,175 @@
+//! Where one entry stands, given what is known: pure.
+
+use tokio::time::Instant;
+
+use super::world::{GateMode, NoGpu, Now, World};
+use crate::list::{Entry, Goods, ImageGoods, List, WeightsGoods};
+use crate::node::{EntryState, GoodsKind, Reason};
+use crate::types::{GpuPhase, Revision};
+
+/// What is there of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// The revision that is warm and carries the label; of an older version of the entry, perhaps.
+    pub(super) warm: Option<Revision>,
+    /// Whether what is warm is what the entry, as it now is, asks for.
+    pub(super) satisfied: bool,
+    /// Whether all of it was checked against a published digest.
+    pub(super) verified: bool,
+    /// Warm, but something beside the bytes is wrong: the pin is missing.
+    pub(super) mend: bool,
+}
+
+/// Why an entry isn't started now.
+pub(super) struct Hold {
+    pub(super) state: EntryState,
+    pub(super) reason: Reason,
+    /// When time alone ends it.
+    pub(super) until: Option<Instant>,
+    /// It won't end by itself in this run.
+    pub(super) for_good: bool,
+}
+
+/// Image or weights.
+pub(super) fn kind(goods: &Goods) -> GoodsKind {
+    match goods {
+        Goods::Image(_) => GoodsKind::Image,
+        Goods::Weights(_) => GoodsKind::Weights,
+    }
+}
+
+/// Where its bytes come from, for people.
+pub(super) fn source(goods: &Goods) -> String {
+    match goods {
+        Goods::Image(image) => image.reference.to_string(),
+        Goods::Weights(weights) => weights.uri.to_string(),
+    }
+}
+
+pub(super) fn standing(world: &World, entry: &Entry) -> Standing {
+    match &entry.goods {
+        Goods::Image(goods) => image_standing(world, entry, goods),
+        Goods::Weights(goods) => weights_standing(world, entry, goods),
+    }
+}
+
+fn image_standing(world: &World, entry: &Entry, goods: &ImageGoods) -> Standing {
+    let unpacked = |reference| {
+        world
+            .images
+            .as_ref()
+            .and_then(|images| images.by_ref.get(reference))
+            .filter(|presence| presence.unpacked)
+    };
+    if let Some(presence) = unpacked(&goods.reference) {
+        return Standing {
+            warm: Some(Revision::of_image(presence.target)),
+            satisfied: true,
+            verified: true,
+            mend: goods.pin && !presence.pinned,
+        };
+    }
+    let older = world.last_warm.get(&entry.id).and_then(unpacked);
+    Standing {
+        warm: older.map(|presence| Revision::of_image(presence.target)),
+        satisfied: false,
+        verified: true,
+        mend: false,
+    }
+}
+
+fn weights_standing(world: &World, entry: &Entry, goods: &WeightsGoods) -> Standing {
+    let named = world.weights.as_ref().and_then(|weights| weights.get(&entry.id));
+    let current = named.and_then(|named| named.current.as_ref());
+    let refused = |verified: bool| world.settings.verified_only && !verified;
+    match current {
+        Some(current) if !refused(current.verified) => Standing {
+            warm: Some(current.revision),
+            satisfied: current.fingerprint == goods.fingerprint(),
+            verified: current.verified,
+            mend: false,
+        },
+        _ => Standing { warm: None, satisfied: false, verified: false, mend: false },
+    }
+}
+
+/// Whether its source should be looked at again, although it's warm. A digest never moves, so it needs no look.
+pub(super) fn check_due(world: &World, list: &List, entry: &Entry, standing: Standing, now: Now) -> bool {
+    let moves = match &entry.goods {
+        Goods::Image(goods) => goods.reference.digest().is_none(),
+        Goods::Weights(_) => true,
+    };
+    let Some(check) = world.checks.get(&entry.id).filter(|check| *check.entry == *entry) else {
+        return moves || standing.mend;
+    };
+    let asked_for_another = check.content != list.content;
+    (moves && (asked_for_another || now.monotonic >= check.due))
+        || (standing.mend && now.monotonic >= check.mend_at)
+}
+
+/// Whether anything may be started at all; the node as a whole, not this entry, is the reason if not.
+pub(super) fn node_hold(world: &World, list: &List, now: Now) -> Option<Hold> {
+    let hold = |code, message: String| Hold {
+        state: EntryState::Pending,
+        reason: Reason::new(code, message),
+        until: None,
+        for_good: false,
+    };
+    if list.paused {
+        return Some(hold("Paused", "the list says paused: true".to_owned()));
+    }
+    if is_stale(list, now) {
+        return Some(hold("ListExpired", "the list is past its validUntil; push a newer one".to_owned()));
+    }
+    if world.settings.gate == GateMode::Label || world.gate_opened {
+        return None;
+    }
+    if world.gpu.phase != GpuPhase::NotApplicable {
+        return Some(hold("GateClosed", world.gpu.reason.advice().to_owned()));
+    }
+    match world.settings.no_gpu {
+        NoGpu::Proceed => None,
+        NoGpu::Wait => Some(hold("NoGpu", world.gpu.reason.advice().to_owned())),
+    }
+}
+
+/// Clocks of a cluster disagree.
+pub(super) const CLOCK_TOLERANCE: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
+
+/// Past `validUntil`, and not just by another clock.
+pub(super) fn is_stale(list: &List, now: Now) -> bool {
+    list.valid_until.is_some_and(|until| now.wall.duration_since(until) > CLOCK_TOLERANCE)
+}
+
+/// Past `expiresAt`: then the entry isn't listed any more.
+pub(super) fn is_expired(entry: &Entry, now: Now) -> bool {
+    entry.expires_at.is_some_and(|at| now.wall >= at)
+}
+
+/// Why this entry isn't started, beside what holds the whole node: its store is away, or it failed lately.
+pub(super) fn entry_hold(world: &World, list: &List, entry: &Entry, now: Now) -> Option<Hold> {
+    if let Some(failure) = world.failures.get(&entry.id)
+        && *failure.entry == *entry
+        && failure.content == list.content
+        && failure.retry_at.is_none_or(|at| at > now.monotonic)
+    {
+        return Some(Hold {
+            state: EntryState::Failed,
+            reason: failure.reason.clone(),
+            until: failure.retry_at,
+            for_good: failure.for_good,
+        });
+    }
+    if let (Goods::Image(_), Some(images)) = (&entry.goods, &world.images)
+        && !images.connected
+    {
+        let problem = images.problem.clone().unwrap_or_default();
+        return Some(Hold {
+            state: EntryState::Pending,
+            reason: Reason::new("ContainerdUnavailable", problem),
+            until: None,
+            for_good: false,
+        });
+    }
+    None
+}

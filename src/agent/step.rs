@@ -1,0 +1,93 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::list::Entry;
+use crate::types::{EntryId, ErrorKind, Progress, Revision};
+use crate::weights::Named;
+
+/// What the planner asks for. Each is carried out by a job of its own and answered by one [`Outcome`].
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// Make this entry warm, or look whether its source has something newer.
+    Ensure {
+        /// The version of the entry to work on.
+        entry: Arc<Entry>,
+        /// Ask the source even if what is there would do.
+        recheck: bool,
+        /// Where the job tells how far it is.
+        progress: Arc<Progress>,
+    },
+    /// Stop this entry's job: it's no longer wanted as it was.
+    Cancel(EntryId),
+    /// Take our pins off these image records, which aren't listed any more.
+    Unpin(Vec<String>),
+    /// Remove the names of weights that aren't listed any more. Their label is gone already.
+    Retire(EntryId),
+    /// Read again what the cache holds.
+    Rescan,
+}
+
+/// What came of a step.
+#[derive(Debug)]
+pub enum Outcome {
+    /// An ensure ended well.
+    Warmed {
+        /// Which entry, at which version.
+        entry: Arc<Entry>,
+        /// What is there now.
+        warmed: Warmed,
+    },
+    /// An ensure ended badly.
+    Failed {
+        /// Which entry, at which version.
+        entry: Arc<Entry>,
+        /// What to make of it.
+        kind: ErrorKind,
+        /// A CamelCase word for it.
+        code: &'static str,
+        /// The whole chain of causes.
+        message: String,
+    },
+    /// Pins were taken off, or it failed; the next sweep tells.
+    Unpinned(Result<(), String>),
+    /// Names were removed, or it failed.
+    Retired {
+        /// Whose.
+        id: EntryId,
+        /// The whole chain of causes.
+        result: Result<(), String>,
+    },
+    /// What the cache holds.
+    Scanned(Result<BTreeMap<EntryId, Named>, String>),
+}
+
+/// What an ensure found or made.
+#[derive(Debug, Clone)]
+pub enum Warmed {
+    /// An image at this target.
+    Image {
+        /// The digest that the reference points at.
+        revision: Revision,
+        /// Whether anything was pulled.
+        pulled: bool,
+    },
+    /// A set of weights.
+    Weights {
+        /// What its name in the cache now shows.
+        named: Named,
+        /// The revision that `current` now points at.
+        revision: Revision,
+        /// Bytes that travelled.
+        fetched: u64,
+    },
+}
+
+impl Warmed {
+    /// What is there now.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        match self {
+            Self::Image { revision, .. } | Self::Weights { revision, .. } => *revision,
+        }
+    }
+}

@@ -1,0 +1,201 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::image::Images;
+use crate::list::{Entry, List, NodeFacts};
+use crate::node::{Applied, Reason};
+use crate::rt::Attempts;
+use crate::types::{Digest, EntryId, GpuState, ImageRef, Progress};
+use crate::weights::Named;
+
+/// What a closed gate holds back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum GateMode {
+    /// Nothing is pulled before the driver answered once in this boot.
+    Pull,
+    /// Pulling starts at once; only the labels wait.
+    Label,
+}
+
+/// What a node without an NVIDIA device on its bus does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum NoGpu {
+    /// It waits: the list is for GPU nodes.
+    Wait,
+    /// It proceeds as if the gate were open.
+    Proceed,
+}
+
+/// What was chosen at the start and never changes.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What a closed gate holds back.
+    pub gate: GateMode,
+    /// What no GPU means.
+    pub no_gpu: NoGpu,
+    /// This node, as selectors see it.
+    pub node: NodeFacts,
+    /// `--once`: tries are limited, and what has failed for good isn't tried again.
+    pub once: bool,
+    /// Weights whose source publishes no digest are refused.
+    pub verified_only: bool,
+    /// How many images are pulled at a time.
+    pub image_jobs: usize,
+    /// How many sets of weights are fetched at a time.
+    pub weights_jobs: usize,
+    /// How old the last look at a source may be, for sources that can change.
+    pub recheck: Duration,
+    /// How long after a failure that time doesn't mend it is tried all the same.
+    pub hopeless_retry: Duration,
+}
+
+impl Settings {
+    /// The defaults, on `node`.
+    #[must_use]
+    pub fn new(node: NodeFacts) -> Self {
+        Self {
+            gate: GateMode::Pull,
+            no_gpu: NoGpu::Wait,
+            node,
+            once: false,
+            verified_only: false,
+            image_jobs: 2,
+            weights_jobs: 3,
+            recheck: Duration::from_secs(600),
+            hopeless_retry: Duration::from_secs(900),
+        }
+    }
+}
+
+/// Everything that the planner may look at. Inputs are replaced whole when they change; the rest is what the agent
+/// remembers of its own deeds.
+#[derive(Debug, Clone)]
+pub struct World {
+    /// Chosen at the start.
+    pub settings: Settings,
+    /// The list, once it was read (or found missing).
+    pub list: Option<Arc<List>>,
+    /// The GPUs.
+    pub gpu: GpuState,
+    /// What containerd has, once it was asked.
+    pub images: Option<Arc<Images>>,
+    /// What the cache has, once it was read.
+    pub weights: Option<BTreeMap<EntryId, Named>>,
+    /// What the cluster has confirmed of our labels.
+    pub applied: Applied,
+    /// The gate was open at some moment of this boot.
+    pub gate_opened: bool,
+    /// Every required entry was warm at some moment of this boot, with the gate open.
+    pub ready_reached: bool,
+    /// Which image last was warm for an entry: it keeps its label while a new reference is on its way.
+    pub last_warm: BTreeMap<EntryId, ImageRef>,
+    /// What is being fetched.
+    pub jobs: BTreeMap<EntryId, Job>,
+    /// What failed last, until it's warm or its entry changes.
+    pub failures: BTreeMap<EntryId, Failure>,
+    /// When each entry's source was last looked at with success.
+    pub checks: BTreeMap<EntryId, Check>,
+    /// Names and pins that are being removed.
+    pub removing: BTreeSet<EntryId>,
+    /// Pins that are being taken off.
+    pub unpinning: bool,
+}
+
+/// A job under way.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The version of the entry that it works on.
+    pub entry: Arc<Entry>,
+    /// How far it is.
+    pub progress: Arc<Progress>,
+    /// The list that it was started for.
+    pub content: Option<Digest>,
+    /// It has been told to stop.
+    pub stopping: bool,
+}
+
+/// Why an entry isn't warm.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// The version of the entry that failed.
+    pub entry: Arc<Entry>,
+    /// The list in which it failed; another list is a reason to try again at once.
+    pub content: Option<Digest>,
+    /// Tries so far.
+    pub attempts: Attempts,
+    /// When it's tried again.
+    pub retry_at: Option<Instant>,
+    /// What went wrong.
+    pub reason: Reason,
+    /// Time doesn't mend it, or the tries are used up.
+    pub for_good: bool,
+}
+
+/// A successful look at an entry's source.
+#[derive(Debug, Clone)]
+pub struct Check {
+    /// When.
+    pub at: Instant,
+    /// When the next one is due, with jitter.
+    pub due: Instant,
+    /// The list at that time.
+    pub content: Option<Digest>,
+    /// When a missing pin may be mended at the earliest: a pin that somebody keeps taking off isn't fought over.
+    pub mend_at: Instant,
+    /// The version of the entry.
+    pub entry: Arc<Entry>,
+}
+
+/// The two clocks, read once for a plan.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// For the moments that the list names.
+    pub wall: Timestamp,
+    /// For our own waiting.
+    pub monotonic: Instant,
+}
+
+impl Now {
+    /// Both, now.
+    #[must_use]
+    pub fn read() -> Self {
+        Self { wall: Timestamp::now(), monotonic: Instant::now() }
+    }
+}
+
+impl World {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            list: None,
+            gpu: GpuState::unknown(),
+            images: None,
+            weights: None,
+            applied: Applied::default(),
+            gate_opened: false,
+            ready_reached: false,
+            last_warm: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            checks: BTreeMap::new(),
+            removing: BTreeSet::new(),
+            unpinning: false,
+        }
+    }
+
+    /// Whether list, gate, images and cache have each reported once: before that nothing is removed and nothing is
+    /// said to the cluster.
+    #[must_use]
+    pub fn settled(&self) -> bool {
+        self.list.is_some()
+            && self.gpu.phase != crate::types::GpuPhase::Unknown
+            && self.images.is_some()
+            && self.weights.is_some()
+    }
+}

@@ -1,0 +1,342 @@
+//! The doors, opened from outside: what the agent's socket serves is what `stoker status` reads there.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use hyper_util::rt::TokioIo;
+use stoker::api::{Labels, ServeError, bind, grpc};
+use stoker::cli::{Client, ClientError, Look, StatusArgs, StatusError, status};
+use stoker::node::{EntryReport, EntryState, GoodsKind, ListReport, Reason, Report};
+use stoker::types::{Digest, GpuPhase, GpuReason, GpuState, Progress, Revision};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn report() -> Report {
+    let entry = |id: &str, kind, state| EntryReport {
+        id: id.parse().unwrap(),
+        kind,
+        required: false,
+        state,
+        reason: None,
+        revision: None,
+        source: format!("s3://bucket/{id}/"),
+        verified: false,
+        progress: None,
+    };
+    Report {
+        gpu: GpuState {
+            phase: GpuPhase::Degraded,
+            reason: GpuReason::GpuCountMismatch,
+            message: "7 of 8 GPUs answer".to_owned(),
+            devices: 7,
+            expected: 8,
+            driver_version: Some("570.86.15".to_owned()),
+            open: false,
+        },
+        list: ListReport { content: Some(Digest::of(b"list")), stale: true, ..ListReport::default() },
+        entries: vec![
+            EntryReport {
+                required: true,
+                revision: Some(Revision::of_image(Digest::of(b"image"))),
+                verified: true,
+                ..entry("vllm", Some(GoodsKind::Image), EntryState::Warm)
+            },
+            EntryReport {
+                reason: Some(Reason::new("GateClosed", "the gate is closed; see the GPUs")),
+                ..entry("llama", Some(GoodsKind::Weights), EntryState::Pending)
+            },
+        ],
+        ready: false,
+        settled: true,
+        done: false,
+        boot_id: "7c9e6679-7425-40de-944b-e07fc1f90ae7".to_owned(),
+    }
+}
+
+fn fetching(progress: &Arc<Progress>) -> Report {
+    let mut report = report();
+    report.entries[1].state = EntryState::Fetching;
+    report.entries[1].reason = None;
+    report.entries[1].progress = Some(progress.clone());
+    report
+}
+
+/// An agent's socket without an agent.
+struct Served {
+    socket: PathBuf,
+    reports: watch::Sender<Arc<Report>>,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), ServeError>>,
+}
+
+impl Served {
+    async fn start(socket: &Path, report: Report) -> Self {
+        let listener = bind(socket).await.unwrap();
+        let (reports, receiver) = watch::channel(Arc::new(report));
+        let labels: Labels = Arc::new(|report: &Report| {
+            let gpu = format!("{:?}", report.gpu.phase);
+            BTreeMap::from([("stoker.dev/gpu".to_owned(), gpu)])
+        });
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(grpc::serve(listener, receiver, labels, stop.clone()));
+        Self { socket: socket.to_owned(), reports, stop, task }
+    }
+
+    fn args(&self, json: bool, watch: bool) -> StatusArgs {
+        StatusArgs { socket: self.socket.clone(), json, watch }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        tokio::time::timeout(DEADLINE, self.task).await.unwrap().unwrap().unwrap();
+    }
+}
+
+/// Standard output of a command that runs, until its reader closes it.
+#[derive(Clone, Default)]
+struct Out(Arc<Mutex<(Vec<u8>, bool)>>);
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut out = self.0.lock().unwrap();
+        if out.1 { Err(io::ErrorKind::BrokenPipe.into()) } else { out.0.write(bytes) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Out {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().0.clone()).unwrap()
+    }
+
+    fn close(&self) {
+        self.0.lock().unwrap().1 = true;
+    }
+
+    async fn shows(&self, part: &str) {
+        let shown = async {
+            while !self.text().contains(part) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let waited = tokio::time::timeout(DEADLINE, shown).await;
+        assert!(waited.is_ok(), "{part:?} never came, but\n{}", self.text());
+    }
+}
+
+#[tokio::test]
+async fn json_is_the_report_as_it_was_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = Served::start(&dir.path().join("stoker.sock"), report()).await;
+    let mut out = Vec::new();
+    status::print(&served.args(true, false), Look::default, &mut out).await.unwrap();
+    let version = format!("\"version\": \"{}\"", env!("CARGO_PKG_VERSION"));
+    let text = String::from_utf8(out).unwrap().replace(&version, "\"version\": \"VERSION\"");
+    assert!(text.ends_with("}\n"));
+    insta::assert_snapshot!(text, @r#"
+    {
+      "version": "VERSION",
+      "boot_id": "7c9e6679-7425-40de-944b-e07fc1f90ae7",
+      "ready": false,
+      "settled": true,
+      "done": false,
+      "gpu": {
+        "phase": "Degraded",
+        "reason": "GpuCountMismatch",
+        "message": "7 of 8 GPUs answer",
+        "devices": 7,
+        "expected": 8,
+        "driver_version": "570.86.15",
+        "open": false
+      },
+      "list": {
+        "content": "a330395cc0a53ad1207736546afff4735940937564bbf75ce1edad40780d9139",
+        "errors": [],
+        "warnings": [],
+        "paused": false,
+        "stale": true,
+        "removals_held": false
+      },
+      "labels": {
+        "stoker.dev/gpu": "Degraded"
+      },
+      "entries": [
+        {
+          "id": "vllm",
+          "kind": "image",
+          "required": true,
+          "state": "Warm",
+          "reason": null,
+          "bytes_done": 0,
+          "bytes_total": 0,
+          "revision": "6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d",
+          "source": "s3://bucket/vllm/",
+          "verified": true
+        },
+        {
+          "id": "llama",
+          "kind": "weights",
+          "required": false,
+          "state": "Pending",
+          "reason": {
+            "code": "GateClosed",
+            "message": "the gate is closed; see the GPUs"
+          },
+          "bytes_done": 0,
+          "bytes_total": 0,
+          "revision": null,
+          "source": "s3://bucket/llama/",
+          "verified": false
+        }
+      ]
+    }
+    "#);
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn the_table_names_what_is_not_warm_and_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = Served::start(&dir.path().join("stoker.sock"), report()).await;
+    let mut out = Vec::new();
+    status::print(&served.args(false, false), Look::default, &mut out).await.unwrap();
+    let text = String::from_utf8(out).unwrap();
+    for part in [
+        "Degraded (GpuCountMismatch), gate closed, 7 of 8 devices, driver 570.86.15",
+        "past its validUntil",
+        "stoker.dev/gpu=Degraded",
+        "GateClosed: the gate is closed; see the GPUs",
+    ] {
+        assert!(text.contains(part), "{part} is missing in\n{text}");
+    }
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_has_seen_enough_is_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = Served::start(&dir.path().join("stoker.sock"), report()).await;
+    let mut out = Out::default();
+    out.close();
+    for watch in [false, true] {
+        let args = served.args(false, watch);
+        let printed = status::print(&args, Look::default, &mut out);
+        tokio::time::timeout(DEADLINE, printed).await.unwrap().unwrap();
+    }
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn no_agent_is_told_as_such() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = StatusArgs { socket: dir.path().join("stoker.sock"), json: false, watch: true };
+    let error = status::print(&args, Look::default, &mut Vec::new()).await.unwrap_err();
+    assert!(matches!(error, StatusError::Agent(ClientError::Unreachable { .. })), "{error}");
+}
+
+#[tokio::test]
+async fn a_watch_tells_changes_and_bytes_and_ends_with_the_agent() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = Served::start(&dir.path().join("stoker.sock"), report()).await;
+    let mut client = Client::connect(&served.socket).await.unwrap();
+    let mut states = client.watch().await.unwrap();
+    let mut next = async || tokio::time::timeout(DEADLINE, states.next()).await.unwrap();
+    assert_eq!(next().await.unwrap().unwrap().entries[1].state, Some(EntryState::Pending));
+
+    let progress = Arc::new(Progress::default());
+    progress.set_total(100);
+    served.reports.send(Arc::new(fetching(&progress))).unwrap();
+    assert_eq!(next().await.unwrap().unwrap().entries[1].state, Some(EntryState::Fetching));
+    // No change of the report, only of the bytes.
+    progress.add(42);
+    assert_eq!(next().await.unwrap().unwrap().entries[1].bytes_done, 42);
+
+    served.stop().await;
+    while let Some(state) = next().await {
+        state.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_piped_watch_outlives_the_agents_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("stoker.sock");
+    let served = Served::start(&socket, report()).await;
+    let (args, mut out) = (served.args(false, true), Out::default());
+    let shown = out.clone();
+    let watching =
+        tokio::spawn(async move { status::print(&args, Look::default, &mut out).await.map(|()| out) });
+    shown.shows("llama: Pending (GateClosed): the gate is closed; see the GPUs\n").await;
+    served.stop().await;
+
+    let mut warm = report();
+    warm.entries[1].state = EntryState::Warm;
+    warm.entries[1].revision = Some(Revision::of_image(Digest::of(b"weights")));
+    let served = Served::start(&socket, warm).await;
+    shown.shows("llama: Warm, revision ").await;
+
+    shown.close();
+    served.reports.send(Arc::new(report())).unwrap();
+    tokio::time::timeout(DEADLINE, watching).await.unwrap().unwrap().unwrap();
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn health_is_serving_once_settled() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("stoker.sock");
+    let served = Served::start(&socket, Report { settled: false, ..report() }).await;
+    let stream = tokio::net::UnixStream::connect(&socket).await.unwrap();
+    let mut once = Some(TokioIo::new(stream));
+    let connector = tower::service_fn(move |_: http::Uri| {
+        std::future::ready(once.take().ok_or(io::ErrorKind::NotConnected).map_err(io::Error::from))
+    });
+    let endpoint = tonic::transport::Endpoint::from_static("http://stoker.invalid");
+    let mut health = HealthClient::new(endpoint.connect_with_connector(connector).await.unwrap());
+    for service in ["", "stoker.v1.Stoker"] {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        let answer = health.check(request).await.unwrap().into_inner();
+        assert_eq!(answer.status(), ServingStatus::NotServing, "{service:?}");
+    }
+    let request = HealthCheckRequest { service: "stoker.v1.Stoker".to_owned() };
+    let mut statuses = health.watch(request).await.unwrap().into_inner();
+    assert_eq!(statuses.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
+    served.reports.send(Arc::new(report())).unwrap();
+    assert_eq!(statuses.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    // The stop ends this watch too.
+    served.stop().await;
+}
+
+/// A client that asks for a stream and never reads it.
+#[tokio::test]
+async fn a_client_that_does_not_read_delays_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = Served::start(&dir.path().join("stoker.sock"), report()).await;
+    let mut lazy = Client::connect(&served.socket).await.unwrap();
+    let unread = lazy.watch().await.unwrap();
+    let mut long = report();
+    long.entries[1].reason = Some(Reason::new("Long", "x".repeat(1 << 18)));
+    for turn in 0..200 {
+        long.done = turn % 2 == 0;
+        served.reports.send(Arc::new(long.clone())).unwrap();
+        tokio::task::yield_now().await;
+    }
+    let mut other = Client::connect(&served.socket).await.unwrap();
+    assert!(!tokio::time::timeout(DEADLINE, other.status()).await.unwrap().unwrap().done);
+    served.stop().await;
+    drop(unread);
+}
