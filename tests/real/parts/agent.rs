@@ -179,6 +179,11 @@ impl Agent {
         self.stoker(&["--once"]).output(deadline).await
     }
 
+    /// The command of that, for one who wants its output elsewhere.
+    pub(crate) fn once_command(&self) -> Command {
+        self.stoker(&["--once"]).command()
+    }
+
     /// The process.
     ///
     /// # Panics

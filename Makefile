@@ -1,0 +1,66 @@
+# Every command of this project. `make` alone lists them.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+# Rust and Go as their own installers put them, where the PATH doesn't have them.
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin
+
+CARGO := cargo
+# What `make demo` is built as: what users run.
+PROFILE := release
+
+.PHONY: help
+help: ## List the commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
+
+.PHONY: setup
+setup: ## Bring what the build and the tests need (packages, containerd, a registry, an S3 server); once
+	@tests/setup/bring-parts.sh
+
+.PHONY: build
+build: setup ## Build the program: target/release/stoker
+	$(CARGO) build --locked --release --bin stoker
+
+.PHONY: check
+check: ## Format, lints and unit tests: the quick answer while working
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets --quiet -- --deny warnings
+	$(CARGO) test --locked --lib --quiet
+
+.PHONY: lint
+lint: ## Format, lints and docs; licences and crates too where cargo-deny is installed
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets --quiet -- --deny warnings
+	RUSTDOCFLAGS=--deny=warnings $(CARGO) doc --locked --quiet --no-deps --document-private-items
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+		$(CARGO) deny --locked check bans licenses sources; \
+	else \
+		echo "cargo-deny isn't installed: licences and crates were not checked (cargo install cargo-deny)"; \
+	fi
+
+.PHONY: audit
+audit: ## Look for known advisories on the crates in use; needs cargo-deny and the network
+	$(CARGO) deny --locked check advisories
+
+.PHONY: test
+test: setup lint ## Everything, on real parts, as root; ends with cargo's own summary
+	$(CARGO) build --locked --workspace
+	$(CARGO) test --locked --workspace --no-fail-fast
+
+.PHONY: demo
+demo: ## A registry, an S3 server and containerd on this machine; a real image and a real model; twice
+	@tests/setup/bring-parts.sh --demo
+	$(CARGO) build --locked --profile $(PROFILE) --bin stoker --example demo
+	@target/$(PROFILE)/examples/demo
+
+.PHONY: bench
+bench: setup ## Race the scheduler and the path of hashing and writing
+	$(CARGO) bench --locked
+
+.PHONY: image
+image: ## Build the container image stoker:dev with docker, podman or buildah
+	@tool=$$(command -v docker || command -v podman || command -v buildah) || \
+		{ echo "docker, podman or buildah is needed to build an image"; exit 1; }; \
+	"$$tool" build --tag stoker:dev .
