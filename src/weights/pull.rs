@@ -88,7 +88,7 @@ impl Puller {
     }
 
     /// The same for files that have been listed, into a directory that has been opened and locked.
-    async fn pull_files(
+    pub(super) async fn pull_files(
         &self,
         dir: &Arc<Dir>,
         goods: &WeightsGoods,
@@ -127,7 +127,7 @@ impl Puller {
     }
 }
 
-fn open(path: &Path) -> Result<Arc<Dir>, WeightsError> {
+pub(super) fn open(path: &Path) -> Result<Arc<Dir>, WeightsError> {
     std::fs::create_dir_all(path).map_err(|cause| OpError::new("make the directory", path, cause))?;
     let dir = Dir::open_root(path)?;
     if dir.try_lock()? { Ok(Arc::new(dir)) } else { Err(WeightsError::Busy { dir: path.to_owned() }) }
