@@ -41,7 +41,7 @@ impl Cache {
         policy.check(&root)?;
         let v1 = public(&root, layout::V1)?;
         let lock = Lock::take(&root, &v1)?;
-        for path in [layout::BLOBS, layout::REVISIONS, layout::WEIGHTS] {
+        for path in [layout::ALL_BLOBS, layout::BLOBS, layout::REVISIONS, layout::WEIGHTS] {
             public(&root, path)?;
         }
         for path in [layout::PARTIAL, layout::STAGING] {
@@ -84,7 +84,8 @@ impl Cache {
     }
 
     /// Takes away what an entry shows to pods: `current` first, then every revision. The bytes and the manifests
-    /// stay, so that listing it again costs no transfer. Whether something still uses them is the caller's to know.
+    /// stay, so that listing it again costs no transfer. Whether a container still uses them is the caller's to know,
+    /// and that no [`Warmer`](super::Warmer) is at work on the entry: it would show it again.
     ///
     /// # Errors
     /// When the file system fails; calling it again goes on where it stopped.

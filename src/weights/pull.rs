@@ -14,10 +14,9 @@ use super::transfer::{self, Transfer, blocking};
 use crate::fetch::Engine;
 use crate::list::WeightsGoods;
 use crate::source::{RemoteFile, Sources};
-use crate::types::{Digest, ErrorKind, Progress, RelPath, Revision};
+use crate::types::{Digest, Progress, RelPath, Revision};
 
 const FILES_AT_ONCE: usize = 4;
-const LISTINGS: u32 = 3;
 /// Begins the name of a file that isn't finished; what a killed run left is taken away by the next.
 const UNFINISHED: &str = ".stoker-part-";
 const FILE: u32 = 0o644;
@@ -69,20 +68,13 @@ impl Puller {
     ) -> Result<Pulled, WeightsError> {
         let path = dir.to_owned();
         let dir = blocking(move || open(&path)).await??;
-        let mut listings = 1;
+        let mut listings = 0;
         loop {
-            let listed = tokio::select! {
-                biased;
-                () = stop.cancelled() => return Err(WeightsError::Stopped),
-                listed = self.sources.resolve(goods, credentials) => listed,
-            };
-            let outcome = match listed {
-                Ok(files) => self.pull_files(&dir, goods, files, progress, stop).await,
-                Err(cause) => Err(WeightsError::Resolve { from: goods.uri.to_string(), cause }),
-            };
-            match outcome {
-                Err(error) if error.kind() == ErrorKind::Changed && listings < LISTINGS => listings += 1,
-                outcome => return outcome,
+            listings += 1;
+            let files = transfer::list(&self.sources, goods, credentials, stop).await?;
+            let outcome = self.pull_files(&dir, goods, files, progress, stop).await;
+            if !transfer::list_again(&outcome, listings) {
+                return outcome;
             }
         }
     }

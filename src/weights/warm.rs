@@ -12,14 +12,11 @@ use super::transfer::{self, Transfer, blocking};
 use crate::fetch::Engine;
 use crate::list::WeightsGoods;
 use crate::source::{RemoteFile, Sources};
-use crate::types::{Digest, EntryId, ErrorKind, Progress, RelPath, Revision};
+use crate::types::{Digest, EntryId, Progress, RelPath, Revision};
 
 /// Files of one entry that are fetched at once. The engine decides how many ranges travel; this only has to keep it
 /// busy where files are small.
 const FILES_AT_ONCE: usize = 4;
-
-/// How often a source's files may change while they are read before the agent's patience is asked for.
-const LISTINGS: u32 = 3;
 
 /// Makes entries' files warm in a cache.
 #[derive(Clone)]
@@ -74,20 +71,13 @@ impl Warmer {
         progress: &Progress,
         stop: &CancellationToken,
     ) -> Result<WarmWeights, WeightsError> {
-        let mut listings = 1;
+        let mut listings = 0;
         loop {
-            let listed = tokio::select! {
-                biased;
-                () = stop.cancelled() => return Err(WeightsError::Stopped),
-                listed = self.sources.resolve(goods, credentials) => listed,
-            };
-            let outcome = match listed {
-                Ok(files) => self.ensure_files(id, goods, files, progress, stop).await,
-                Err(cause) => Err(WeightsError::Resolve { from: goods.uri.to_string(), cause }),
-            };
-            match outcome {
-                Err(error) if error.kind() == ErrorKind::Changed && listings < LISTINGS => listings += 1,
-                outcome => return outcome,
+            listings += 1;
+            let files = transfer::list(&self.sources, goods, credentials, stop).await?;
+            let outcome = self.ensure_files(id, goods, files, progress, stop).await;
+            if !transfer::list_again(&outcome, listings) {
+                return outcome;
             }
         }
     }
