@@ -37,7 +37,7 @@ async fn files_are_laid_out_as_drawn(bed: Bed) {
     }
     let blob = bed.blob(Digest::of(&model));
     assert_eq!(mode(&blob), 0o444);
-    let blob = blob.strip_prefix(bed.home.path()).unwrap().to_str().unwrap().to_owned();
+    let blob = blob.strip_prefix(&bed.home).unwrap().to_str().unwrap().to_owned();
     assert_eq!(bed.inode(&blob), bed.inode("weights/llama/current/unet/model.safetensors"));
     assert!(bed.path(&format!("v1/revisions/{}.json", warm.revision.hex())).is_file());
     bed.assert_tidy();
@@ -238,7 +238,7 @@ async fn a_stop_leaves_the_former_revision_and_no_leftovers() {
 async fn whoever_only_looks_needs_no_lock() {
     let bed = Bed::new();
     let warm = bed.ensure("llama", &[file("a", "x")]).await.unwrap();
-    let names = names_at(bed.home.path()).unwrap();
+    let names = names_at(&bed.home).unwrap();
     assert_eq!(names[&id("llama")].current.as_ref().unwrap().revision, warm.revision);
     let nowhere = names_at(&bed.path("weights")).unwrap_err();
     assert!(nowhere.to_string().contains("--cache-dir"), "{nowhere}");
