@@ -1,31 +1,16 @@
-//! The program `stoker`.
+//! The `stoker` command. All of it is in the library.
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use stoker::cli::gpu::{self, GpuArgs, GpuExit};
-
-/// Warms a GPU node before the pods land
-#[derive(Parser)]
-#[command(name = "stoker", version)]
-struct Stoker {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    Gpu(GpuArgs),
-}
+use clap::Parser as _;
+use stoker::cli::{Cli, Exit};
 
 fn main() -> ExitCode {
-    let Command::Gpu(args) = Stoker::parse().command;
-    match gpu::run(&args, &mut std::io::stdout().lock()) {
-        Ok(GpuExit::Usable) => ExitCode::SUCCESS,
-        Ok(GpuExit::NotUsable) => ExitCode::from(1),
+    match Cli::parse().run() {
+        Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("stoker: {error}");
-            ExitCode::from(2)
+            eprintln!("stoker: {error:#}");
+            Exit::Broken.into()
         }
     }
 }

@@ -223,7 +223,21 @@ entries:
     fn each_problem_has_its_place_its_name_and_its_fix() {
         let (outcome, out) = on(BAD, &[]);
         assert_eq!(outcome, CheckOutcome::Failed);
-        insta::assert_snapshot!(out, @"");
+        insta::assert_snapshot!(out, @r#"
+        list.yaml:3:13: error: field "validUntil": it can't be read as a time
+          fix: write a time as in RFC 3339, with its zone: 2026-11-24T12:00:00Z
+        list.yaml:7:13: error: entry "vllm", field "priority": 2000 is out of range
+          fix: write a whole number from 0 to 1000, without quotes
+        list.yaml:9:12: error: entry "llama-70b", field "weights": http:// is not allowed here
+          fix: use another source, or let the agent's flag --allow-schemes name http
+        list.yaml:10:3: warning: entry "llama-70b", field "needed_by": this field is not known and is ignored
+          fix: did you mean "neededBy"?
+        list.yaml:11:11: error: entry "llama-70b", field "nodes.matchLabel": this field is not known
+          fix: did you mean "matchLabels"?
+        list.yaml:12:7: error: entry #3, field "id": not an id: "not an id"
+          fix: use 1 to 63 characters of A-Z a-z 0-9 . _ - with a letter or digit at both ends
+        list.yaml: the list can't be used; an agent would keep its last good one; 5 errors, 1 warning
+        "#);
     }
 
     #[test]
@@ -236,7 +250,11 @@ entries:
         let warned = good.replace("image", "imgae: x, image");
         let (outcome, out) = on(&warned, &[]);
         assert_eq!(outcome, CheckOutcome::Passed);
-        insta::assert_snapshot!(out, @"");
+        insta::assert_snapshot!(out, @r#"
+        list.yaml:1:67: warning: entry "a", field "imgae": this field is not known and is ignored
+          fix: did you mean "image"?
+        list.yaml: 1 entry, all good; 0 errors, 1 warning
+        "#);
         assert_eq!(on(&warned, &["--strict"]), (CheckOutcome::Failed, out));
     }
 
@@ -248,7 +266,7 @@ entries:
         );
         let (outcome, out) = on(&text, &[]);
         assert_eq!(outcome, CheckOutcome::Failed);
-        assert!(out.contains("list.yaml:12:15: error: entry \"vllm\", field \"priority\": 2000"), "{out}");
+        assert!(out.contains("list.yaml:12:17: error: entry \"vllm\", field \"priority\": 2000"), "{out}");
         let (outcome, out) = on("kind: ConfigMap\ndata: {}\n", &[]);
         assert_eq!(outcome, CheckOutcome::Failed);
         assert!(out.contains("list.yaml:1:7: error: field \"kind\": it is a ConfigMap"), "{out}");

@@ -1,12 +1,21 @@
-//! The commands.
+//! The commands. Each file has one command's flags and what it prints; none decides anything about entries.
 
+use std::io;
+
+use clap::{Parser, Subcommand};
+
+mod agent;
+mod cache;
 pub mod check;
 mod client;
 mod document;
+mod exit;
+mod flags;
 mod format;
 pub mod gpu;
 mod progress;
 mod proto;
+mod pull;
 mod rate;
 pub mod status;
 mod summary;
@@ -14,9 +23,85 @@ mod table;
 mod terminal;
 mod tracker;
 
+pub use agent::AgentArgs;
 pub use client::{Client, ClientError, DEFAULT_SOCKET};
 pub use document::Status;
+pub use exit::Exit;
+pub use flags::{CacheFlags, ContainerdFlags, GateFlags, HttpAddress, NodeFlags, SocketFlags, SourceFlags};
 pub use progress::{Job, ProgressDisplay};
 pub use status::{StatusArgs, StatusError};
 pub use summary::print_summary;
 pub use terminal::{Look, unless_closed};
+
+use flags::LogFlags;
+
+/// Keeps a GPU node warm: container images in containerd, model weights in a local cache, and labels that say so.
+#[derive(Debug, Parser)]
+#[command(name = "stoker", version, after_help = exit::TABLE, propagate_version = true)]
+pub struct Cli {
+    #[command(flatten)]
+    logs: LogFlags,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Agent(Box<AgentArgs>),
+    Check(check::CheckArgs),
+    Gpu(gpu::GpuArgs),
+    Status(StatusArgs),
+    Pull(pull::PullArgs),
+    Cache(cache::CacheArgs),
+}
+
+impl Cli {
+    /// Runs the command and says how it ended.
+    ///
+    /// # Errors
+    /// With what stood in its way; the caller prints the whole chain.
+    pub fn run(self) -> anyhow::Result<Exit> {
+        match self.command {
+            // The child that loads NVML prints its answer and nothing else: no logs, no runtime.
+            Command::Gpu(args) => Ok(gpu::run(&args, &mut io::stdout().lock())?.into()),
+            Command::Check(args) => Ok(check::check(&args, &mut io::stdout().lock())?.into()),
+            Command::Cache(args) => cache::run(&args),
+            Command::Status(args) => block_on(async { status_exit(status::run(&args).await) }),
+            Command::Agent(args) => {
+                self.logs.init(args.once)?;
+                block_on(crate::run::agent(*args))
+            }
+            Command::Pull(args) => {
+                self.logs.init(true)?;
+                block_on(pull::run(args))
+            }
+        }
+    }
+}
+
+/// An agent that can't be reached is an answer of its own.
+fn status_exit(ended: Result<(), StatusError>) -> anyhow::Result<Exit> {
+    match ended {
+        Ok(()) => Ok(Exit::Done),
+        Err(StatusError::Agent(error)) => {
+            eprintln!("stoker: {}", crate::rt::chain(&error));
+            Ok(Exit::Unreachable)
+        }
+        Err(error @ StatusError::Output(_)) => Err(error.into()),
+    }
+}
+
+/// A runtime for the commands that wait for something. Few threads: an agent beside paying workloads is small.
+fn block_on(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.clamp(2, 4))
+        .max_blocking_threads(64)
+        .thread_keep_alive(std::time::Duration::from_secs(5))
+        .enable_all()
+        .build()?;
+    let ended = runtime.block_on(command);
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    ended
+}

@@ -5,5 +5,7 @@
 
 mod last_good;
 mod standalone;
+mod standalone_node;
 
 pub use standalone::spawn_file_list;
+pub use standalone_node::spawn_standalone_node;

@@ -66,9 +66,11 @@ pub struct EntryDocument {
     pub index: Option<bool>,
     /// Which files are wanted; `*` crosses `/`. Default: all.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
     pub include: Option<Vec<String>>,
     /// Which files are not wanted, even if `include` names them. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
     pub exclude: Option<Vec<String>>,
     /// SHA-256 digests by path, in hex: used where the source publishes none.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,12 +1,15 @@
 //! The newest document and the last list make the next list. Pure; this is where "one bad entry never stops the
 //! others" and "unreadable is not empty" are kept.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::parse::{ParsedEntry, ParsedList, parse};
+use super::parse::{MAX_ENTRIES, ParsedEntry, ParsedList, parse};
 use super::{AllowList, Entry, Goods, List, Listed, Problem, Severity};
 use crate::types::{Digest, EntryId};
+
+/// How many problems of one entry, or of the document, are kept for the status.
+const MAX_SENTENCES: usize = 16;
 
 /// Takes over what the document says well; what it says badly keeps its last good version. A document that can't be
 /// used as a whole changes nothing but the errors.
@@ -18,19 +21,33 @@ pub fn merge(previous: Option<&List>, text: &[u8], allow: &AllowList) -> List {
     let Some(head) = parsed.head else {
         return List { errors, warnings, content, ..kept(previous, allow) };
     };
+    let last: HashMap<&EntryId, &Listed> =
+        previous.into_iter().flat_map(|list| &list.entries).map(|listed| (listed.id(), listed)).collect();
+    // Of several entries with one id, any may be the required one.
+    let required: HashSet<&EntryId> =
+        parsed.entries.iter().filter(|entry| entry.required).filter_map(|entry| entry.id.as_ref()).collect();
     let mut seen = HashSet::new();
     let mut entries = Vec::with_capacity(parsed.entries.len());
     for entry in &parsed.entries {
         let Some(id) = &entry.id else { continue };
-        if seen.insert(id.clone()) {
-            entries.push(listed(id, &parsed.entries, entry, previous, allow));
+        if !seen.insert(id) {
+            continue;
         }
+        entries.push(match (&entry.entry, last.get(id).and_then(|last| good(last, allow))) {
+            (Some(entry), _) => Listed::Good(Arc::clone(entry)),
+            (None, Some(last)) => Listed::LastGood { entry: last, errors: errors_in(entry) },
+            (None, None) => {
+                Listed::Bad { id: id.clone(), required: required.contains(id), errors: errors_in(entry) }
+            }
+        });
     }
     let removals_held = parsed.entries.iter().any(|entry| entry.id.is_none());
     if removals_held {
         let missing = previous.into_iter().flat_map(|list| &list.entries);
         let missing = missing.filter(|listed| !seen.contains(listed.id()));
-        entries.extend(missing.map(|listed| unaccounted(listed, allow)));
+        // A list whose ids change while this lasts must not make it grow for ever: what left it last is kept.
+        let room = MAX_ENTRIES.saturating_sub(entries.len());
+        entries.extend(missing.take(room).map(|listed| unaccounted(listed, allow)));
     }
     List {
         valid_until: head.valid_until,
@@ -70,34 +87,28 @@ fn sentences(parsed: &ParsedList) -> (Vec<String>, Vec<String>) {
     let errors = errors.filter(|problem| problem.severity == Severity::Error).map(Problem::sentence);
     let all = parsed.all_problems();
     let warnings = all.iter().filter(|problem| problem.severity == Severity::Warning);
-    (errors.collect(), warnings.map(|problem| problem.sentence()).collect())
+    (bounded(errors), bounded(warnings.map(|problem| problem.sentence())))
 }
 
-fn listed(
-    id: &EntryId,
-    entries: &[ParsedEntry],
-    parsed: &ParsedEntry,
-    previous: Option<&List>,
-    allow: &AllowList,
-) -> Listed {
-    if let Some(entry) = &parsed.entry {
-        return Listed::Good(Arc::clone(entry));
-    }
-    let errors = parsed.problems.iter().filter(|problem| problem.severity == Severity::Error);
-    let errors: Vec<String> = errors.map(Problem::sentence_in_entry).collect();
-    match last_good(id, previous, allow) {
-        Some(entry) => Listed::LastGood { entry, errors },
-        None => {
-            // Of several entries with this id, any may be the required one.
-            let mut same = entries.iter().filter(|entry| entry.id.as_ref() == Some(id));
-            Listed::Bad { id: id.clone(), required: same.any(|entry| entry.required), errors }
-        }
-    }
+fn errors_in(entry: &ParsedEntry) -> Vec<String> {
+    let errors = entry.problems.iter().filter(|problem| problem.severity == Severity::Error);
+    bounded(errors.map(Problem::sentence_in_entry))
 }
 
-fn last_good(id: &EntryId, previous: Option<&List>, allow: &AllowList) -> Option<Arc<Entry>> {
-    let listed = previous?.entries.iter().find(|listed| listed.id() == id)?;
+/// The version to go on with, unless it's no longer allowed.
+fn good(listed: &Listed, allow: &AllowList) -> Option<Arc<Entry>> {
     listed.entry().filter(|entry| refusal(entry, allow).is_none()).cloned()
+}
+
+/// The first sentences, and how many more there are: a status must not grow with what is wrong.
+fn bounded(sentences: impl Iterator<Item = String>) -> Vec<String> {
+    let mut sentences = sentences.fuse();
+    let mut first: Vec<String> = sentences.by_ref().take(MAX_SENTENCES).collect();
+    let more = sentences.count();
+    if more > 0 {
+        first.push(format!("and {more} more; stoker check shows all of them"));
+    }
+    first
 }
 
 /// An entry that the newest document doesn't name, while one of its ids can't be read: it may be that one.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::fields::{Fields, Problems, Unknown, not, quoting};
 use super::parse::ParsedEntry;
 use super::rules::{
-    DEFAULT_PRIORITY, MAX_PRIORITY, is_credentials_name, is_fraction, is_label_key, is_label_value,
+    DEFAULT_PRIORITY, MAX_PATTERNS, MAX_PRIORITY, is_credentials_name, is_fraction, is_label_key,
+    is_label_value,
 };
 use super::tree::{Node, Value};
 use super::{AllowList, Entry, EntryName, Goods, ImageGoods, NodeSelector, WeightsGoods};
@@ -193,17 +194,31 @@ fn weights(fields: &Fields<'_>, allow: &AllowList, problems: &mut Problems) -> O
     Some(WeightsGoods { uri, index, globs: globs?, sha256 })
 }
 
-/// Each list of patterns is tried alone first, so that the right field is blamed.
+/// Where both lists together fail, each is tried alone, so that the right field is blamed.
 fn globs(fields: &Fields<'_>, problems: &mut Problems) -> Option<Globs> {
     let (include, exclude) = (fields.texts("include", problems), fields.texts("exclude", problems));
+    if include.len().max(exclude.len()) <= MAX_PATTERNS
+        && let Ok(globs) = Globs::new(&include, &exclude)
+    {
+        return Some(globs);
+    }
     for (name, patterns) in [("include", &include), ("exclude", &exclude)] {
-        if let Err(error) = Globs::new(patterns, &[]) {
+        if patterns.len() > MAX_PATTERNS {
+            let place = fields.node(name).and_then(|node| node.place);
+            let message = format!("it has {} patterns; at most {MAX_PATTERNS} are read", patterns.len());
+            problems.error(
+                place,
+                name.to_owned(),
+                message,
+                "name a folder (\"folder/\") or an ending (\"*.bin\")",
+            );
+        } else if let Err(error) = Globs::new(patterns, &[]) {
             let place = fields.node(name).and_then(|node| node.place);
             let (message, fix) = said(&error.to_string());
             problems.error(place, name.to_owned(), message, fix);
         }
     }
-    Globs::new(&include, &exclude).ok()
+    None
 }
 
 fn digests(fields: &Fields<'_>, problems: &mut Problems) -> BTreeMap<RelPath, Digest> {

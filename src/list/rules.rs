@@ -6,6 +6,9 @@ pub(super) const DEFAULT_PRIORITY: u16 = 500;
 /// The highest priority.
 pub(super) const MAX_PRIORITY: u16 = 1000;
 
+/// How many patterns `include` and `exclude` may hold each: every one is compiled, and a folder needs only one.
+pub(super) const MAX_PATTERNS: usize = 128;
+
 /// A share of the nodes: more than 0, at most 1. NaN is neither.
 pub(super) fn is_fraction(number: f64) -> bool {
     number > 0.0 && number <= 1.0

@@ -3,7 +3,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::claims::{Admission, Claims, Reserve};
+use tokio_util::sync::CancellationToken;
+
+use super::claims::{Admission, Claims, Reserve, Turn};
 use super::error::{CacheError, OpError, WeightsError};
 use super::incoming::Incoming;
 use super::layout::{self, PartialKey};
@@ -41,7 +43,7 @@ impl Cache {
         policy.check(&root)?;
         let v1 = public(&root, layout::V1)?;
         let lock = Lock::take(&root, &v1)?;
-        for path in [layout::BLOBS, layout::REVISIONS, layout::WEIGHTS] {
+        for path in [layout::ALL_BLOBS, layout::BLOBS, layout::REVISIONS, layout::WEIGHTS] {
             public(&root, path)?;
         }
         for path in [layout::PARTIAL, layout::STAGING] {
@@ -84,7 +86,8 @@ impl Cache {
     }
 
     /// Takes away what an entry shows to pods: `current` first, then every revision. The bytes and the manifests
-    /// stay, so that listing it again costs no transfer. Whether something still uses them is the caller's to know.
+    /// stay, so that listing it again costs no transfer. Whether a container still uses them is the caller's to know,
+    /// and that the entry's job has ended or been dropped: one still at work would show it again.
     ///
     /// # Errors
     /// When the file system fails; calling it again goes on where it stopped.
@@ -162,7 +165,7 @@ impl Cache {
         &self,
         wanted: &[(PartialKey, u64)],
         reserve: Reserve,
-    ) -> Result<Admission, WeightsError> {
+    ) -> Result<Arc<Admission>, WeightsError> {
         let (available, total) = self.root.space()?;
         let reserve = reserve.of(total);
         self.claims.admit(wanted, available, reserve).map_err(|refused| WeightsError::NoSpace {
@@ -173,11 +176,12 @@ impl Cache {
         })
     }
 
-    /// A place for one file's bytes.
-    pub(super) fn create_partial(&self, key: &PartialKey, size: u64) -> Result<Incoming, OpError> {
+    /// A place for the bytes of the file whose turn this is.
+    pub(super) fn create_partial(&self, turn: Arc<Turn>, size: u64) -> Result<Incoming, OpError> {
+        let key = turn.key();
         let incoming = Incoming::create_partial(self.root.open(layout::PARTIAL)?, key.as_str(), size)?;
         self.claims.allocated(key);
-        Ok(incoming)
+        Ok(incoming.in_turn(turn))
     }
 
     /// Makes a blob of a file whose digest has been compared.
@@ -186,15 +190,25 @@ impl Cache {
     }
 
     /// Makes these files what the entry shows. All blobs must be there. The manifest comes before the tree, so
-    /// that there's never a tree that nobody can tell anything about.
-    pub(super) fn show(&self, id: &EntryId, files: tree::Files, request: Request) -> Result<(), CacheError> {
+    /// that there's never a tree that nobody can tell anything about. Does nothing once `gone` is cancelled: who
+    /// retires an entry after its job is gone must not find it shown again.
+    pub(super) fn show(
+        &self,
+        id: &EntryId,
+        files: tree::Files,
+        request: Request,
+        gone: &CancellationToken,
+    ) -> Result<(), WeightsError> {
         let _changing = self.change_names();
+        if gone.is_cancelled() {
+            return Err(WeightsError::Stopped);
+        }
         let fresh = Manifest::new(files);
         let revision = fresh.revision();
         let mut manifest = Manifest::read(&self.root, revision)?.unwrap_or(fresh);
         manifest.entries.insert(id.clone(), request);
         manifest.write(&self.root, &self.staging, &self.staged_name())?;
-        tree::show(&self.root, &self.staging, &self.staged_name(), id, revision, &manifest.files)
+        Ok(tree::show(&self.root, &self.staging, &self.staged_name(), id, revision, &manifest.files)?)
     }
 }
 

@@ -1,6 +1,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+
 use super::layout::PartialKey;
 use crate::types::Digest;
 
@@ -29,9 +31,6 @@ impl Reserve {
     }
 }
 
-/// One file's turn: whoever holds it may fetch the file; it says which digest the last holder found.
-pub(super) type Turn = Arc<tokio::sync::Mutex<Option<Digest>>>;
-
 /// The files that jobs have been let in for: so that two jobs never count on the same free space, and never fetch
 /// the same file twice.
 #[derive(Debug, Default)]
@@ -44,7 +43,9 @@ struct Claim {
     holders: usize,
     /// Bytes that the file system doesn't count as used yet.
     outstanding: u64,
-    turn: Turn,
+    turn: Arc<AsyncMutex<()>>,
+    /// The digest that the last holder of the turn found.
+    found: Option<Digest>,
 }
 
 /// A job that was let in; its claims end with it.
@@ -52,6 +53,16 @@ struct Claim {
 pub(super) struct Admission {
     claims: Arc<Claims>,
     keys: Vec<PartialKey>,
+}
+
+/// One file's turn: whoever holds it may fetch the file. Work on a blocking thread keeps it for as long as it can
+/// still touch the file's partial, even when the job itself is gone.
+#[derive(Debug)]
+pub(super) struct Turn {
+    // Let go before the claim, which is what others find it by.
+    _turn: OwnedMutexGuard<()>,
+    admission: Arc<Admission>,
+    key: PartialKey,
 }
 
 /// A job that doesn't fit.
@@ -74,7 +85,7 @@ impl Claims {
         wanted: &[(PartialKey, u64)],
         available: u64,
         reserve: u64,
-    ) -> Result<Admission, Refused> {
+    ) -> Result<Arc<Admission>, Refused> {
         let mut files = self.files();
         let new: HashMap<_, _> = wanted.iter().filter(|(key, _)| !files.contains_key(key)).cloned().collect();
         let needed = new.values().copied().fold(0, u64::saturating_add);
@@ -91,7 +102,8 @@ impl Claims {
             files.entry(key).or_default().outstanding = bytes;
         }
         drop(files);
-        Ok(Admission { claims: self.clone(), keys: wanted.iter().map(|(key, _)| key.clone()).collect() })
+        let keys = wanted.iter().map(|(key, _)| key.clone()).collect();
+        Ok(Arc::new(Admission { claims: self.clone(), keys }))
     }
 
     /// Its bytes are counted by the file system from now on.
@@ -103,9 +115,29 @@ impl Claims {
 }
 
 impl Admission {
-    /// What to wait on before fetching that file.
-    pub(super) fn turn(&self, key: &PartialKey) -> Turn {
-        self.claims.files().get(key).map(|claim| claim.turn.clone()).unwrap_or_default()
+    /// Waits until nobody else is at work on that file.
+    pub(super) async fn turn(self: &Arc<Self>, key: &PartialKey) -> Turn {
+        let turn = self.claims.files().get(key).map(|claim| claim.turn.clone()).unwrap_or_default();
+        Turn { _turn: turn.lock_owned().await, admission: self.clone(), key: key.clone() }
+    }
+}
+
+impl Turn {
+    /// The digest that the file had when another job fetched it just now.
+    pub(super) fn found(&self) -> Option<Digest> {
+        self.admission.claims.files().get(&self.key)?.found
+    }
+
+    /// Whose turn it is.
+    pub(super) fn key(&self) -> &PartialKey {
+        &self.key
+    }
+
+    /// Tells it to the next.
+    pub(super) fn has_found(&self, digest: Digest) {
+        if let Some(claim) = self.admission.claims.files().get_mut(&self.key) {
+            claim.found = Some(digest);
+        }
     }
 }
 
@@ -125,6 +157,8 @@ impl Drop for Admission {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
 
     const GIB: u64 = 1 << 30;
@@ -161,11 +195,27 @@ mod tests {
         let both = [(key("a"), 60), (key("a"), 60)];
         let first = claims.admit(&both, 100, 10).unwrap();
         let second = claims.admit(&both, 0, 10).unwrap();
-        assert!(Arc::ptr_eq(&first.turn(&key("a")), &second.turn(&key("a"))));
+        let turn = first.turn(&key("a")).now_or_never().unwrap();
+        assert!(second.turn(&key("a")).now_or_never().is_none());
+        turn.has_found(Digest::of(b"a"));
+        drop(turn);
+        assert_eq!(second.turn(&key("a")).now_or_never().unwrap().found(), Some(Digest::of(b"a")));
         drop(first);
         assert!(claims.files().contains_key(&key("a")));
         drop(second);
         assert!(claims.files().is_empty());
+    }
+
+    #[test]
+    fn a_turn_outlives_the_job_that_took_it() {
+        let claims = Arc::new(Claims::default());
+        let dropped = claims.admit(&[(key("a"), 60)], 100, 10).unwrap();
+        let turn = dropped.turn(&key("a")).now_or_never().unwrap();
+        drop(dropped);
+        let next = claims.admit(&[(key("a"), 60)], 100, 10).unwrap();
+        assert!(next.turn(&key("a")).now_or_never().is_none());
+        drop(turn);
+        assert!(next.turn(&key("a")).now_or_never().is_some());
     }
 
     #[test]

@@ -166,3 +166,33 @@ impl From<OpError> for WeightsError {
         Self::Cache(error.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_operation_the_file_and_the_next_step() {
+        let failed = |errno: Errno| OpError::new("link", Path::new("/cache/weights/a/b"), errno);
+        let links = failed(Errno::MLINK);
+        assert!(
+            links.to_string().starts_with("cannot link /cache/weights/a/b (the file has as many names"),
+            "{links}"
+        );
+        assert!(failed(Errno::XDEV).to_string().contains("mount the cache's root"));
+        assert!(
+            crate::rt::chain(&links).ends_with("Too many links (os error 31)"),
+            "{}",
+            crate::rt::chain(&links)
+        );
+        assert_eq!(failed(Errno::DQUOT).kind(), ErrorKind::NoSpace);
+        assert_eq!(WeightsError::from(failed(Errno::NOSPC)).kind(), ErrorKind::NoSpace);
+        assert_eq!(failed(Errno::IO).kind(), ErrorKind::Local);
+    }
+
+    #[test]
+    fn causes_stand_once_in_a_chain() {
+        let error = WeightsError::from(OpError::new("fsync", Path::new("/cache"), Errno::IO));
+        assert_eq!(crate::rt::chain(&error), "cannot fsync /cache: Input/output error (os error 5)");
+    }
+}

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use super::claims::Turn;
 use super::error::OpError;
 use super::layout;
 use super::ops::{self, Dir};
@@ -18,6 +19,8 @@ pub(super) struct Incoming {
     /// The directory that was made for it alone, by its parent and name.
     home: Option<(Dir, String)>,
     data: Arc<DataFile>,
+    /// Let go after the name is gone: the next to have the turn makes a file by the same name.
+    turn: Option<Arc<Turn>>,
 }
 
 impl Incoming {
@@ -26,7 +29,7 @@ impl Incoming {
     pub(super) fn create(dir: Dir, name: &str, size: u64) -> Result<Self, OpError> {
         dir.unlink(name)?;
         let data = DataFile::create(&dir, name, size).inspect_err(|_| drop(dir.unlink(name)))?;
-        Ok(Self { dir, name: name.to_owned(), home: None, data: Arc::new(data) })
+        Ok(Self { dir, name: name.to_owned(), home: None, data: Arc::new(data), turn: None })
     }
 
     /// The same, in a directory of its own under `partials`.
@@ -39,6 +42,13 @@ impl Incoming {
         let mut incoming = incoming?;
         incoming.home = Some((partials, key.to_owned()));
         Ok(incoming)
+    }
+
+    /// The same, keeping `turn` for as long as it has its name.
+    pub(super) fn in_turn(self, turn: Arc<Turn>) -> Self {
+        let mut incoming = self;
+        incoming.turn = Some(turn);
+        incoming
     }
 
     /// Where the bytes go.

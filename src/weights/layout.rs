@@ -19,6 +19,7 @@ use crate::types::{Digest, EntryId, RelPath, Revision};
 
 pub(super) const V1: &str = "v1";
 pub(super) const LOCK: &str = "lock";
+pub(super) const ALL_BLOBS: &str = "v1/blobs";
 pub(super) const BLOBS: &str = "v1/blobs/sha256";
 pub(super) const REVISIONS: &str = "v1/revisions";
 pub(super) const PARTIAL: &str = "v1/partial";

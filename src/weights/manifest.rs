@@ -165,7 +165,7 @@ mod tests {
           },
           "entries": {
             "llama": {
-              "fingerprint": "sha256:4d2abba15d21d204dfefd8ef07e8c0c9fdb02ff5e8a68baa9fe9fe39d0fc6bc5",
+              "fingerprint": "sha256:1f58b9145b24d108d7ac38887338b3ea3229833b9c1e418250343f907bfd1047",
               "source": "s3://bucket/a/",
               "created": "2026-11-24T12:00:00Z",
               "files": {

@@ -14,10 +14,9 @@ use super::transfer::{self, Transfer, blocking};
 use crate::fetch::Engine;
 use crate::list::WeightsGoods;
 use crate::source::{RemoteFile, Sources};
-use crate::types::{Digest, ErrorKind, Progress, RelPath, Revision};
+use crate::types::{Digest, Progress, RelPath, Revision};
 
 const FILES_AT_ONCE: usize = 4;
-const LISTINGS: u32 = 3;
 /// Begins the name of a file that isn't finished; what a killed run left is taken away by the next.
 const UNFINISHED: &str = ".stoker-part-";
 const FILE: u32 = 0o644;
@@ -69,26 +68,19 @@ impl Puller {
     ) -> Result<Pulled, WeightsError> {
         let path = dir.to_owned();
         let dir = blocking(move || open(&path)).await??;
-        let mut listings = 1;
+        let mut listings = 0;
         loop {
-            let listed = tokio::select! {
-                biased;
-                () = stop.cancelled() => return Err(WeightsError::Stopped),
-                listed = self.sources.resolve(goods, credentials) => listed,
-            };
-            let outcome = match listed {
-                Ok(files) => self.pull_files(&dir, goods, files, progress, stop).await,
-                Err(cause) => Err(WeightsError::Resolve { from: goods.uri.to_string(), cause }),
-            };
-            match outcome {
-                Err(error) if error.kind() == ErrorKind::Changed && listings < LISTINGS => listings += 1,
-                outcome => return outcome,
+            listings += 1;
+            let files = transfer::list(&self.sources, goods, credentials, stop).await?;
+            let outcome = self.pull_files(&dir, goods, files, progress, stop).await;
+            if !transfer::list_again(&outcome, listings) {
+                return outcome;
             }
         }
     }
 
     /// The same for files that have been listed, into a directory that has been opened and locked.
-    async fn pull_files(
+    pub(super) async fn pull_files(
         &self,
         dir: &Arc<Dir>,
         goods: &WeightsGoods,
@@ -127,7 +119,7 @@ impl Puller {
     }
 }
 
-fn open(path: &Path) -> Result<Arc<Dir>, WeightsError> {
+pub(super) fn open(path: &Path) -> Result<Arc<Dir>, WeightsError> {
     std::fs::create_dir_all(path).map_err(|cause| OpError::new("make the directory", path, cause))?;
     let dir = Dir::open_root(path)?;
     if dir.try_lock()? { Ok(Arc::new(dir)) } else { Err(WeightsError::Busy { dir: path.to_owned() }) }

@@ -7,7 +7,9 @@ use super::error::{OpError, WeightsError};
 use super::incoming::Incoming;
 use super::plan::Wanted;
 use crate::fetch::{Engine, FetchError};
-use crate::types::{Digest, Progress};
+use crate::list::WeightsGoods;
+use crate::source::{RemoteFile, Sources};
+use crate::types::{Digest, ErrorKind, Progress};
 
 /// How often a file may come with wrong bytes before it's the source's fault and not the way's.
 const STRIKES: u32 = 3;
@@ -62,6 +64,31 @@ impl Transfer<'_> {
     }
 }
 
+/// Which files there are, now.
+pub(super) async fn list(
+    sources: &Sources,
+    goods: &WeightsGoods,
+    credentials: Option<&str>,
+    stop: &CancellationToken,
+) -> Result<Vec<RemoteFile>, WeightsError> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Err(WeightsError::Stopped),
+        listed = sources.resolve(goods, credentials) => {
+            listed.map_err(|cause| WeightsError::Resolve { from: goods.uri.to_string(), cause })
+        }
+    }
+}
+
+/// How often a source's files may change while they are read before the caller hears of it.
+const LISTINGS: u32 = 3;
+
+/// Whether the files are to be listed once more, after so many times: a version that was replaced while it was read
+/// is gone, and only a new listing tells which one there is now.
+pub(super) fn list_again<T>(outcome: &Result<T, WeightsError>, listings: u32) -> bool {
+    listings < LISTINGS && outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::Changed)
+}
+
 /// Freeing a large file's blocks takes a while.
 async fn discard(incoming: Incoming) -> Result<(), WeightsError> {
     blocking(move || drop(incoming)).await
@@ -99,5 +126,40 @@ where
     match first {
         Some(error) => Err(error),
         None => Ok(done),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::SourceError;
+
+    #[test]
+    fn only_a_changed_source_is_listed_again_and_not_for_ever() {
+        let failed = |cause| {
+            let path = "a".parse().expect("a path");
+            Err::<(), _>(WeightsError::Fetch { path, cause: FetchError::Source(cause) })
+        };
+        let changed = failed(SourceError::Changed { what: "a".to_owned() });
+        assert!(list_again(&changed, 1) && list_again(&changed, 2) && !list_again(&changed, 3));
+        let gone = failed(SourceError::Status { what: "a".to_owned(), status: 404, retry_after: None });
+        assert!(!list_again(&gone, 1) && !list_again(&Ok(()), 1));
+    }
+
+    #[tokio::test]
+    async fn the_first_failure_is_the_result_and_stops_the_others() {
+        let stop = CancellationToken::new();
+        let job = |n: u32| {
+            let stop = stop.clone();
+            async move {
+                if n == 1 {
+                    return Err(WeightsError::Invalid { problem: "the first".to_owned() });
+                }
+                stop.cancelled().await;
+                Err::<(), _>(WeightsError::Stopped)
+            }
+        };
+        let error = all((0..9).map(job).collect(), 3, &stop).await.unwrap_err();
+        assert_eq!(error.to_string(), "the first");
     }
 }

@@ -12,14 +12,11 @@ use super::transfer::{self, Transfer, blocking};
 use crate::fetch::Engine;
 use crate::list::WeightsGoods;
 use crate::source::{RemoteFile, Sources};
-use crate::types::{Digest, EntryId, ErrorKind, Progress, RelPath, Revision};
+use crate::types::{Digest, EntryId, Progress, RelPath, Revision};
 
 /// Files of one entry that are fetched at once. The engine decides how many ranges travel; this only has to keep it
 /// busy where files are small.
 const FILES_AT_ONCE: usize = 4;
-
-/// How often a source's files may change while they are read before the agent's patience is asked for.
-const LISTINGS: u32 = 3;
 
 /// Makes entries' files warm in a cache.
 #[derive(Clone)]
@@ -62,7 +59,7 @@ impl Warmer {
     /// there and broken is mended. Files that change at the source while they are read are listed anew.
     ///
     /// `progress` counts what this call has to fetch. When `stop` is cancelled it returns soon, after all writes
-    /// have ended; dropping the future leaves nothing behind either but finished blobs.
+    /// have ended. Dropping the future changes nothing more that pods see; what is on blocking threads ends by itself.
     ///
     /// # Errors
     /// See [`WeightsError`]. The entry's former `current` is as it was.
@@ -74,20 +71,13 @@ impl Warmer {
         progress: &Progress,
         stop: &CancellationToken,
     ) -> Result<WarmWeights, WeightsError> {
-        let mut listings = 1;
+        let mut listings = 0;
         loop {
-            let listed = tokio::select! {
-                biased;
-                () = stop.cancelled() => return Err(WeightsError::Stopped),
-                listed = self.sources.resolve(goods, credentials) => listed,
-            };
-            let outcome = match listed {
-                Ok(files) => self.ensure_files(id, goods, files, progress, stop).await,
-                Err(cause) => Err(WeightsError::Resolve { from: goods.uri.to_string(), cause }),
-            };
-            match outcome {
-                Err(error) if error.kind() == ErrorKind::Changed && listings < LISTINGS => listings += 1,
-                outcome => return outcome,
+            listings += 1;
+            let files = transfer::list(&self.sources, goods, credentials, stop).await?;
+            let outcome = self.ensure_files(id, goods, files, progress, stop).await;
+            if !transfer::list_again(&outcome, listings) {
+                return outcome;
             }
         }
     }
@@ -118,16 +108,14 @@ impl Warmer {
         }
 
         let (digests, fetched_bytes) = self.gather(&wanted, progress, stop).await?;
-        if stop.is_cancelled() {
-            return Err(WeightsError::Stopped);
-        }
         let contents = plan::contents(&wanted, &digests);
         let revision =
             Revision::of_weights(contents.iter().map(|(path, file)| (path, file.size, file.sha256)));
         let files = contents.len();
         let request = plan::request(goods, &wanted, Timestamp::now());
-        let (cache, of) = (self.cache.clone(), id.clone());
-        blocking(move || cache.show(&of, contents, request)).await??;
+        let (cache, of, gone) = (self.cache.clone(), id.clone(), stop.child_token());
+        let _gone_when_dropped = gone.clone().drop_guard();
+        blocking(move || cache.show(&of, contents, request, &gone)).await??;
         tracing::info!(%id, %revision, fetched_bytes, verified, "weights are warm");
         Ok(WarmWeights { revision, verified, fetched_bytes, files })
     }
@@ -167,30 +155,29 @@ impl Warmer {
     async fn fetch_in_turn(
         &self,
         file: &Wanted,
-        admission: &Admission,
+        admission: &Arc<Admission>,
         transfer: Transfer<'_>,
     ) -> Result<(RelPath, Digest, u64), WeightsError> {
-        let turn = admission.turn(&file.key);
-        let mut last = tokio::select! {
+        let turn = tokio::select! {
             biased;
             () = transfer.stop.cancelled() => return Err(WeightsError::Stopped),
-            turn = turn.lock() => turn,
+            turn = admission.turn(&file.key) => Arc::new(turn),
         };
         let size = file.size;
         // Another job may have brought it since this one looked.
-        if let Some(digest) = last.or(file.known) {
+        if let Some(digest) = turn.found().or(file.known) {
             let cache = self.cache.clone();
             if blocking(move || cache.has_blob(digest, size)).await?? {
                 transfer.progress.add(size);
                 return Ok((file.path.clone(), digest, 0));
             }
         }
-        let (cache, key) = (self.cache.clone(), file.key.clone());
-        let place = Arc::new(move || cache.create_partial(&key, size));
+        let (cache, of) = (self.cache.clone(), turn.clone());
+        let place = Arc::new(move || cache.create_partial(of.clone(), size));
         let (incoming, digest) = transfer.fetch(file, place).await?;
         let cache = self.cache.clone();
         blocking(move || cache.adopt(&incoming, digest, size)).await??;
-        *last = Some(digest);
+        turn.has_found(digest);
         Ok((file.path.clone(), digest, size))
     }
 }

@@ -59,6 +59,10 @@ fn every_field_that_is_wrong_is_named() {
         ),
         ("{id: a, weights: 's3://b/', sha256: {x: 'e'}}", "sha256: not a SHA-256 digest: \"e\""),
         ("{id: a, weights: 's3://b/', sha256: {x: 12}}", "sha256: it is a number, not text"),
+        (
+            &format!("{{id: a, weights: 's3://b/', exclude: [{}]}}", "a,".repeat(129)),
+            "exclude: it has 129 patterns; at most 128",
+        ),
         ("{id: a, image: nginx, required: 1}", "required: it is a number, not true or false"),
         ("{id: a, image: nginx, priority: -1}", "priority: -1 is out of range"),
         ("{id: a, image: nginx, priority: 1001}", "priority: 1001 is out of range"),

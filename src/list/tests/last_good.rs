@@ -183,3 +183,35 @@ fn a_damaged_stored_list_says_what_is_wrong() {
         assert!(error.contains(said), "{error}");
     }
 }
+
+#[test]
+fn a_status_does_not_grow_with_what_is_wrong() {
+    let unknown: String = (0..500).map(|number| format!("x{number}: 1, ")).collect();
+    let labels: String = (0..500).map(|number| format!("x{number}: 1, ")).collect();
+    let list = merged(
+        None,
+        &document(&[&format!("{{id: a, image: nginx, {unknown} nodes: {{matchLabels: {{{labels}}}}}}}")]),
+    );
+    let errors = list.entries[0].errors();
+    assert_eq!((list.warnings.len(), errors.len()), (17, 17));
+    for last in [list.warnings.last(), errors.last()] {
+        assert_eq!(last.unwrap(), "and 484 more; stoker check shows all of them");
+    }
+    let nameless = merged(None, &document(&vec![NAMELESS; 100]));
+    assert_eq!(nameless.errors.len(), 17);
+}
+
+#[test]
+fn held_entries_do_not_pile_up_for_ever() {
+    let mut list = List::empty();
+    for round in 0..4 {
+        let entries: Vec<String> =
+            (0..1500).map(|number| format!("{{id: r{round}-{number}, image: nginx}}")).collect();
+        let entries: Vec<&str> =
+            std::iter::once(NAMELESS).chain(entries.iter().map(String::as_str)).collect();
+        list = merged(Some(&list), &document(&entries));
+    }
+    assert_eq!(list.entries.len(), 4096);
+    let ids = summary(&list);
+    assert!(ids[0] == "good r3-0" && ids[1500] == "last-good r2-0" && ids[4095].starts_with("last-good r1-"));
+}

@@ -1,0 +1,208 @@
+//! The flags that more than one command has, and the agent's. Each default stands with its reason, and each flag has
+//! a `STOKER_*` twin in the environment.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::client::DEFAULT_SOCKET;
+use crate::agent::{GateMode, NoGpu};
+use crate::fetch::Limits;
+use crate::rt::LogFormat;
+use crate::source::SourceConfig;
+
+/// How log lines are written.
+#[derive(Debug, Clone, Args)]
+pub(super) struct LogFlags {
+    // An agent's log tells what it did; a command that a person waits for tells it by its progress.
+    /// Which log lines: info, debug, or tracing's directives such as stoker=debug; info for the agent, else warn
+    #[arg(long, env = "STOKER_LOG", global = true, value_name = "FILTER")]
+    log: Option<String>,
+
+    /// How log lines look; auto is text on a terminal and JSON elsewhere
+    #[arg(long, env = "STOKER_LOG_FORMAT", default_value = "auto", global = true, value_name = "FORMAT")]
+    log_format: LogFormat,
+}
+
+impl LogFlags {
+    /// Starts logging. `quiet`: somebody watches a progress display on the same terminal.
+    ///
+    /// # Errors
+    /// When the filter can't be read.
+    pub(super) fn init(&self, quiet: bool) -> anyhow::Result<()> {
+        let default = if quiet { "warn" } else { "info" };
+        crate::rt::init_logs(self.log_format, self.log.as_deref().unwrap_or(default))
+    }
+}
+
+/// Where images go.
+#[derive(Debug, Clone, Args)]
+pub struct ContainerdFlags {
+    // Where containerd listens on EKS, GKE, AKS and kubeadm nodes.
+    /// containerd's socket
+    #[arg(
+        long,
+        env = "STOKER_CONTAINERD_ADDRESS",
+        default_value = "/run/containerd/containerd.sock",
+        value_name = "SOCKET"
+    )]
+    pub containerd_address: PathBuf,
+}
+
+/// What pulling needs.
+#[derive(Debug, Clone, Args)]
+pub struct SourceFlags {
+    // Each Secret named by an entry's `credentials` is mounted as a directory below it.
+    /// Where Secrets are mounted: DIR/NAME/KEY for an entry with `credentials: NAME`
+    #[arg(long, env = "STOKER_CREDENTIALS_DIR", value_name = "DIR")]
+    pub credentials_dir: Option<PathBuf>,
+
+    // Room for eight ranges of 16 MiB: enough to fill 10 Gbit/s at 100 ms, and the agent stays under 256 MiB.
+    /// Memory for bytes on their way, in MiB
+    #[arg(long, env = "STOKER_MEMORY", default_value_t = 128, value_name = "MIB", value_parser = clap::value_parser!(u32).range(32..))]
+    pub memory: u32,
+}
+
+impl SourceFlags {
+    /// What the sources may do.
+    #[must_use]
+    pub fn config(&self, allow_http: bool) -> SourceConfig {
+        SourceConfig { credentials_dir: self.credentials_dir.clone(), allow_http, ..SourceConfig::default() }
+    }
+
+    /// What the fetch engine may use.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits { memory: u64::from(self.memory) << 20, ..Limits::default() }
+    }
+}
+
+/// Where the cache is.
+#[derive(Debug, Clone, Args)]
+pub struct CacheFlags {
+    // A hostPath on NVMe, one place for every pod of the node.
+    /// The cache of weights
+    #[arg(long, env = "STOKER_CACHE_DIR", default_value = "/var/cache/stoker", value_name = "DIR")]
+    pub cache_dir: PathBuf,
+}
+
+/// Where the agent listens.
+#[derive(Debug, Clone, Args)]
+pub struct SocketFlags {
+    // /run is there on every node, and empty after a reboot.
+    /// The agent's gRPC socket
+    #[arg(long, env = "STOKER_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    pub socket: PathBuf,
+}
+
+/// The gate's.
+#[derive(Debug, Clone, Args)]
+pub struct GateFlags {
+    // A node whose driver never comes should not spend its network on images that nobody can run.
+    /// What a closed gate holds back: pulling, or only the labels
+    #[arg(long, env = "STOKER_GATE", default_value = "pull", value_name = "WHAT")]
+    pub gate: GateMode,
+
+    // The list is for GPU nodes; a node without a GPU that runs the agent is a mistake until somebody says otherwise.
+    /// What a node without an NVIDIA device does
+    #[arg(long, env = "STOKER_NO_GPU", default_value = "wait", value_name = "WHAT")]
+    pub no_gpu: NoGpu,
+
+    // Each probe initialises NVML, which can take seconds a GPU when persistence mode is off.
+    /// Seconds between two probes once the gate is open
+    #[arg(long, env = "STOKER_GPU_INTERVAL", default_value = "30", value_name = "SECONDS", value_parser = seconds)]
+    pub gpu_interval: Duration,
+
+    /// The driver's libnvidia-ml.so.1; searched for if not given
+    #[arg(long, env = "STOKER_NVML_PATH", value_name = "FILE")]
+    pub nvml_path: Option<PathBuf>,
+
+    /// How many GPUs must answer; the number on the PCI bus if not given
+    #[arg(long, env = "STOKER_GPU_EXPECTED", value_name = "N")]
+    pub gpu_expected: Option<u32>,
+
+    // Where a container sees the host's file system, to find the driver's library below it.
+    /// Where the host's root file system is
+    #[arg(long, env = "STOKER_HOST_ROOT", default_value = "/", value_name = "DIR")]
+    pub host_root: PathBuf,
+
+    /// Where sysfs is
+    #[arg(long, env = "STOKER_SYSFS_ROOT", default_value = "/sys", value_name = "DIR")]
+    pub sysfs_root: PathBuf,
+}
+
+/// The agent's own.
+#[derive(Debug, Clone, Args)]
+pub struct NodeFlags {
+    // It needs no NVMe, but must outlive a reboot.
+    /// Where the last good list and the boot's state are kept
+    #[arg(long, env = "STOKER_STATE_DIR", default_value = "/var/lib/stoker", value_name = "DIR")]
+    pub state_dir: PathBuf,
+
+    /// This node's name, for `nodes.fraction`; the host's name if not given
+    #[arg(long, env = "STOKER_NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+
+    /// This node's labels, for `nodes.matchLabels` without a cluster
+    #[arg(long, env = "STOKER_NODE_LABELS", value_delimiter = ',', value_name = "KEY=VALUE", value_parser = key_value)]
+    pub node_labels: Vec<(String, String)>,
+
+    /// Where the kernel tells the boot's id
+    #[arg(
+        long,
+        env = "STOKER_BOOT_ID_PATH",
+        default_value = "/proc/sys/kernel/random/boot_id",
+        value_name = "FILE"
+    )]
+    pub boot_id_path: PathBuf,
+
+    // A cache that fell through to the root disk fills it and takes the node down.
+    /// Let the cache be on the root file system
+    #[arg(long, env = "STOKER_ALLOW_ROOT_FS")]
+    pub allow_root_fs: bool,
+
+    /// Refuse weights whose source publishes no digest
+    #[arg(long, env = "STOKER_VERIFIED_ONLY")]
+    pub verified_only: bool,
+
+    // Only on the node itself; in a cluster the DaemonSet says 0.0.0.0, for Prometheus.
+    /// Where /metrics, /livez and /readyz are served; `off` for nowhere
+    #[arg(long, env = "STOKER_HTTP", default_value = "127.0.0.1:9808", value_name = "ADDRESS", value_parser = http_address)]
+    pub http: HttpAddress,
+}
+
+/// Where HTTP is served, if anywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpAddress {
+    /// Nowhere.
+    Off,
+    /// Here; port 0 is any free one.
+    At(SocketAddr),
+}
+
+fn http_address(text: &str) -> Result<HttpAddress, String> {
+    if text == "off" {
+        return Ok(HttpAddress::Off);
+    }
+    text.parse()
+        .map(HttpAddress::At)
+        .map_err(|_| "write ADDRESS:PORT, such as 127.0.0.1:9808, or off".to_owned())
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .filter(|(key, _)| !key.is_empty())
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .ok_or_else(|| "write KEY=VALUE".to_owned())
+}
+
+/// Seconds, with fractions; more than none and at most a day.
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse::<f64>()
+        .ok()
+        .filter(|seconds| *seconds > 0.0 && *seconds <= 86_400.0)
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| "write a number of seconds, more than 0 and at most 86400".to_owned())
+}

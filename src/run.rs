@@ -1,0 +1,246 @@
+//! Wires everything, once: makes the tasks, gives each its ends of the channels, and ends the process when one dies.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::{Agent, BootState, Inputs, Now, Rooms, Settings, World, plan};
+use crate::cli::{AgentArgs, Exit, HttpAddress, Look, ProgressDisplay, Status, print_summary, unless_closed};
+use crate::containerd::Containerd;
+use crate::image::Puller;
+use crate::list::NodeFacts;
+use crate::node::{EntryState, Report};
+use crate::rt::{Liveness, Metrics, Shutdown};
+use crate::types::ImageRef;
+use crate::weights::{Cache, RootFsPolicy, Warmer};
+use crate::{api, cluster, fetch, gpu, image, node, source};
+
+/// `stoker agent`: runs until a signal, until `--once` is done, or until a task dies.
+///
+/// # Errors
+/// When something stands in the way of the start, or a task has died.
+pub(crate) async fn agent(args: AgentArgs) -> anyhow::Result<Exit> {
+    let stop = Shutdown::new().context("cannot take over SIGTERM and SIGINT")?.token();
+    let settings = settings(&args)?;
+    let boot_id = std::fs::read_to_string(&args.node.boot_id_path)
+        .with_context(|| format!("cannot read {} (--boot-id-path)", args.node.boot_id_path.display()))?;
+    let boot = BootState::load(&args.node.state_dir, boot_id.trim());
+    boot.save(&args.node.state_dir)?;
+
+    let cache = open_cache(&args)?;
+    // Ports and sockets before any work, so that a mistake is told at once.
+    let doors = Doors::open(&args).await?;
+
+    let (watched_images, watched) = watch::channel(BTreeSet::<ImageRef>::new());
+    let containerd = Containerd::new(&args.containerd.containerd_address);
+    let (lists, list_task) = cluster::spawn_file_list(
+        args.list.clone(),
+        args.node.state_dir.clone(),
+        args.allow.allow_list()?,
+        stop.clone(),
+    );
+    let (gpus, gpu_task) = gpu::spawn(gpu_config(&args), stop.clone());
+    let (images_handle, images, image_task) = image::spawn(containerd.clone(), watched, stop.clone());
+
+    let metrics = Arc::new(Metrics::new());
+    let liveness = Liveness::new();
+    let rooms = rooms(&args, cache, containerd, images_handle)?;
+    let nothing = plan(&World::new(settings.clone()), boot_id.trim(), Now::read()).report;
+    let (reports_out, reports) = watch::channel(Arc::new(nothing));
+    let (applied, node_task) = cluster::spawn_standalone_node(reports.clone(), stop.clone());
+    let inputs = Inputs { list: lists, gpu: gpus, images, applied };
+    let agent = Agent::new(
+        settings,
+        boot,
+        args.node.state_dir.clone(),
+        inputs,
+        rooms,
+        (reports_out, watched_images),
+        (liveness.clone(), Arc::clone(&metrics)),
+    );
+
+    let mut tasks = Tasks::default();
+    tasks.watch("list", async move { Ok(list_task.await?) });
+    tasks.watch("gpu", async move { Ok(gpu_task.await?) });
+    tasks.watch("image", async move { Ok(image_task.await?) });
+    tasks.watch("node", async move { Ok(node_task.await?) });
+    tasks.watch("agent", agent.run(stop.clone()));
+    doors.serve(&mut tasks, &reports, (metrics, liveness), &stop);
+    tracing::info!(list = %args.list.display(), version = env!("CARGO_PKG_VERSION"), "the agent has started");
+
+    let ended = if args.once {
+        once(reports.clone(), &mut tasks, &stop).await
+    } else {
+        tasks.until(&stop).await.map(|()| Exit::Done)
+    };
+    stop.cancel();
+    tasks.join().await;
+    ended
+}
+
+/// Waits until nothing is left to do, then says what is warm.
+async fn once(
+    mut reports: watch::Receiver<Arc<Report>>,
+    tasks: &mut Tasks,
+    stop: &CancellationToken,
+) -> anyhow::Result<Exit> {
+    let shown = CancellationToken::new();
+    let display = tokio::spawn(ProgressDisplay::on_stderr().show(reports.clone(), shown.clone()));
+    let done = async { reports.wait_for(|report| report.done).await.map(|report| Arc::clone(&report)) };
+    let report = tokio::select! {
+        died = tasks.until(stop) => {
+            shown.cancel();
+            display.await?;
+            return died.map(|()| Exit::Interrupted);
+        }
+        report = done => report.context("the agent has ended")?,
+    };
+    shown.cancel();
+    display.await?;
+    let status = Status::of(&report, node::labels(&report).unwrap_or_default());
+    let out = std::io::stdout();
+    unless_closed(print_summary(&status, Look::of(&out), &mut out.lock()))?;
+    Ok(if is_warm(&report) { Exit::Done } else { Exit::No })
+}
+
+/// Whether all that the list asks of this node is there, and the list could be read.
+fn is_warm(report: &Report) -> bool {
+    let fine = |state| matches!(state, EntryState::Warm | EntryState::Skipped);
+    report.list.errors.is_empty() && report.entries.iter().all(|entry| fine(entry.state))
+}
+
+fn settings(args: &AgentArgs) -> anyhow::Result<Settings> {
+    let name = match &args.node.node_name {
+        Some(name) => name.clone(),
+        None => rustix::system::uname()
+            .nodename()
+            .to_str()
+            .map(str::to_owned)
+            .ok()
+            .context("the host has no readable name; give --node-name")?,
+    };
+    let labels = args.node.node_labels.iter().cloned().collect();
+    let mut settings = Settings::new(NodeFacts { name, labels });
+    settings.gate = args.gate.gate;
+    settings.no_gpu = args.gate.no_gpu;
+    settings.once = args.once;
+    settings.verified_only = args.node.verified_only;
+    Ok(settings)
+}
+
+fn open_cache(args: &AgentArgs) -> anyhow::Result<Arc<Cache>> {
+    let policy = if args.node.allow_root_fs {
+        RootFsPolicy::Allow
+    } else {
+        RootFsPolicy::Refuse(args.gate.host_root.clone())
+    };
+    Ok(Cache::open(&args.cache.cache_dir, &policy)?)
+}
+
+fn rooms(
+    args: &AgentArgs,
+    cache: Arc<Cache>,
+    containerd: Containerd,
+    images: image::ImagesHandle,
+) -> anyhow::Result<Rooms> {
+    let sources = source::Sources::new(
+        args.sources.config(args.allow.allow_schemes.iter().any(|scheme| scheme == "http")),
+    )?;
+    let engine = fetch::Engine::new(args.sources.limits());
+    Ok(Rooms {
+        puller: Puller::new(containerd, images, args.sources.credentials_dir.clone()),
+        warmer: Warmer::new(Arc::clone(&cache), engine, sources, args.node.verified_only),
+        cache,
+    })
+}
+
+fn gpu_config(args: &AgentArgs) -> gpu::GpuConfig {
+    let mut config = gpu::GpuConfig::new("/proc/self/exe");
+    config.nvml_path.clone_from(&args.gate.nvml_path);
+    config.sysfs_root.clone_from(&args.gate.sysfs_root);
+    config.host_root.clone_from(&args.gate.host_root);
+    config.expected = args.gate.gpu_expected;
+    config.interval = args.gate.gpu_interval;
+    config
+}
+
+/// Where others reach the agent.
+struct Doors {
+    socket: UnixListener,
+    http: Option<TcpListener>,
+}
+
+impl Doors {
+    async fn open(args: &AgentArgs) -> anyhow::Result<Self> {
+        let socket = api::bind(&args.socket.socket).await?;
+        let http = match args.node.http {
+            HttpAddress::Off => None,
+            HttpAddress::At(address) => {
+                let listener = TcpListener::bind(address).await;
+                Some(listener.with_context(|| {
+                    format!("cannot listen on {address}; choose another with --http, or --http off")
+                })?)
+            }
+        };
+        Ok(Self { socket, http })
+    }
+
+    fn serve(
+        self,
+        tasks: &mut Tasks,
+        reports: &watch::Receiver<Arc<Report>>,
+        (metrics, liveness): (Arc<Metrics>, Liveness),
+        stop: &CancellationToken,
+    ) {
+        let labels: api::Labels = Arc::new(|report| node::labels(report).unwrap_or_default());
+        let grpc = api::grpc::serve(self.socket, reports.clone(), Arc::clone(&labels), stop.clone());
+        tasks.watch("grpc", async move { Ok(grpc.await?) });
+        if let Some(listener) = self.http {
+            let door = api::http::Door { reports: reports.clone(), labels, metrics, liveness };
+            let http = api::http::serve(listener, door, stop.clone());
+            tasks.watch("http", async move { Ok(http.await?) });
+        }
+    }
+}
+
+/// The long tasks. Each runs as long as the process: the first that ends on its own ends it.
+#[derive(Default)]
+struct Tasks(JoinSet<(&'static str, anyhow::Result<()>)>);
+
+impl Tasks {
+    fn watch(&mut self, name: &'static str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+        self.0.spawn(async move { (name, task.await) });
+    }
+
+    /// Waits for the signal to stop, or for a death.
+    async fn until(&mut self, stop: &CancellationToken) -> anyhow::Result<()> {
+        tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            Some(ended) = self.0.join_next() => {
+                let (name, result) = ended.context("a task of the agent panicked")?;
+                result.with_context(|| format!("the {name} task has ended"))?;
+                if stop.is_cancelled() { Ok(()) } else { anyhow::bail!("the {name} task has ended") }
+            }
+        }
+    }
+
+    /// Waits until every task has put down what it held, but not for ever: a hung driver or daemon must not hold up
+    /// the pod's end.
+    async fn join(&mut self) {
+        let all = async {
+            while let Some(ended) = self.0.join_next().await {
+                if let Ok((name, Err(error))) = ended {
+                    tracing::error!("the {name} task: {error:#}");
+                }
+            }
+        };
+        if tokio::time::timeout(std::time::Duration::from_secs(10), all).await.is_err() {
+            tracing::warn!("some tasks did not end in time; leaving them behind");
+        }
+    }
+}
