@@ -11,11 +11,15 @@ use crate::types::{ByteRange, Digest, RelPath};
 
 mod config;
 mod error;
+#[cfg(test)]
+mod faulty;
 mod memory;
 mod sources;
 
 pub use config::SourceConfig;
 pub use error::SourceError;
+#[cfg(test)]
+pub(crate) use faulty::{Fault, Faulty};
 pub use memory::MemorySource;
 pub use sources::Sources;
 
