@@ -9,12 +9,22 @@ use futures::stream::BoxStream;
 
 use crate::types::{ByteRange, Digest, RelPath};
 
+mod answer;
+mod body;
 mod config;
+mod credentials;
+mod dns;
 mod error;
 #[cfg(test)]
 mod faulty;
+mod http;
+mod index;
 mod memory;
+mod patience;
+mod selection;
 mod sources;
+#[cfg(test)]
+mod tests;
 
 pub use config::SourceConfig;
 pub use error::SourceError;

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::{Reserve, Warmer, WeightsError, names_at};
 use super::bed::{Bed, Served, engine, file, goods, id, large, mode, served, sources};
+use crate::fetch::{Engine, Limits};
 use crate::types::{Digest, ErrorKind, Progress};
 
 async fn files_are_laid_out_as_drawn(bed: Bed) {
@@ -79,6 +80,21 @@ async fn a_flipped_byte_is_found_and_the_file_fetched_again() {
     assert!(bed.read("weights/llama/current/model") == large(1));
     assert_eq!((model.gets(), warm.fetched_bytes), (2, large(1).len() as u64));
     bed.assert_tidy();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_ranges_written_at_once_make_one_file() {
+    let bed = Bed::new();
+    let limits = Limits { range: 256 << 10, per_blob: 8, ..Limits::default() };
+    let warmer = Warmer::new(bed.cache().clone(), Engine::new(limits), sources(), true);
+    let (model, other) = (served(large(1)), served(large(2)));
+    let files = vec![model.listed("model"), other.listed("other")];
+    let (progress, stop) = (Progress::default(), CancellationToken::new());
+    let warmer = warmer.with_reserve(Reserve { percent: 0, bytes: 0 });
+    warmer.ensure_files(&id("llama"), &goods("llama"), files, &progress, &stop).await.unwrap();
+    assert!(model.gets() > 8, "{}", model.gets());
+    assert!(bed.read("weights/llama/current/model") == large(1));
+    assert!(bed.read("weights/llama/current/other") == large(2));
 }
 
 #[tokio::test]
