@@ -175,7 +175,7 @@ fn kind_of_pull(code: Code, message: &str) -> ErrorKind {
     }
 }
 
-/// The status that a registry or its token server answered: the number in "unexpected status … <URL>: 403 Forbidden".
+/// The status that a registry or its token server answered: the number in `unexpected status … <URL>: 403 Forbidden`.
 fn http_status(message: &str) -> Option<u16> {
     let (_, rest) = message.rsplit_once("unexpected status")?;
     rest.split(": ").find_map(|part| {
