@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use super::removals::{Wanted, removals};
 use super::standing::{
-    CLOCK_TOLERANCE, Hold, Standing, check_due, entry_hold, is_expired, is_stale, kind, node_hold, source,
-    standing,
+    CLOCK_TOLERANCE, Hold, Standing, check_due, entry_hold, is_expired, is_stale, kind, moves, node_hold,
+    source, standing,
 };
 use super::step::Step;
 use super::world::{NoGpu, Now, World};
@@ -219,7 +219,10 @@ impl Planner<'_> {
 
     fn wake_for_check(&mut self, entry: &Entry, stands: Standing) {
         if let Some(check) = self.world.checks.get(&entry.id) {
-            self.wake.at(check.due);
+            // Where time changes nothing, a moment that has passed would wake the agent without end.
+            if moves(entry) {
+                self.wake.at(check.due);
+            }
             if stands.mend {
                 self.wake.at(check.mend_at);
             }

@@ -216,6 +216,16 @@ async fn a_digest_needs_no_look_but_a_tag_does() {
 }
 
 #[tokio::test]
+async fn a_digest_that_was_pulled_long_ago_does_not_keep_the_agent_awake() {
+    let by_digest = format!("nginx@{}", Digest::of(b"x"));
+    let mut world = world(listed([image("d", &by_digest)]));
+    world.images = Some(Arc::new(images([(by_digest.as_str(), present("x"))])));
+    world.checks = [(id("d"), check(&world, &image("d", &by_digest), Duration::ZERO))].into();
+    let plan = planned(&world);
+    assert_eq!((steps(&plan).len(), plan.wake_at), (0, None));
+}
+
+#[tokio::test]
 async fn a_new_list_is_a_reason_to_look_again() {
     let of = weights("a");
     let mut world = world(listed([of.clone()]));
