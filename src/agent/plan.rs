@@ -58,7 +58,7 @@ pub fn plan(world: &World, boot_id: &str, now: Now) -> Plan {
     };
     planner.steps.extend(leaving);
     if let Some(until) = list.valid_until {
-        planner.wake.at_wall(until + CLOCK_TOLERANCE);
+        planner.wake.at_wall(until.saturating_add(CLOCK_TOLERANCE).unwrap_or(Timestamp::MAX));
     }
     Plan {
         steps: planner.steps,

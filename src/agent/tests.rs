@@ -491,3 +491,9 @@ fn the_moments_of_the_wall_clock_wake_the_agent() {
     let wait = wake.duration_since(started);
     assert!(wait > Duration::from_secs(29) && wait < Duration::from_secs(32), "{wait:?}");
 }
+
+#[test]
+fn a_list_that_is_valid_for_ever_is_no_trouble() {
+    let list = List { valid_until: Some(jiff::Timestamp::MAX), ..listed([weights("a")]) };
+    assert_eq!(steps(&planned(&world(list))), ["ensure a"]);
+}
