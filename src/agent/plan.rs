@@ -64,7 +64,7 @@ pub fn plan(world: &World, boot_id: &str, now: Now) -> Plan {
         steps: planner.steps,
         report,
         wake_at: planner.wake.at,
-        watched_images: watched_images(world, list),
+        watched_images: world.listed_images().cloned().collect(),
     }
 }
 
@@ -344,13 +344,4 @@ fn list_report(list: &List, now: Now) -> ListReport {
         stale: is_stale(list, now),
         removals_held: list.removals_held,
     }
-}
-
-fn watched_images(world: &World, list: &List) -> BTreeSet<ImageRef> {
-    let entries = list.entries.iter().filter_map(Listed::entry);
-    let listed = entries.filter_map(|entry| match &entry.goods {
-        Goods::Image(goods) => Some(goods.reference.clone()),
-        Goods::Weights(_) => None,
-    });
-    listed.chain(world.last_warm.values().cloned()).collect()
 }

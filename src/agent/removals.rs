@@ -67,6 +67,7 @@ pub(super) fn removals(world: &World, list: &List, wanted: &Wanted) -> Vec<Step>
     let pulling = world.jobs.values().any(|job| matches!(job.entry.goods, Goods::Image(_)));
     if let Some(images) = &world.images
         && images.connected
+        && world.images_were_asked_for()
         && !pulling
         && !wanted.unreadable
         && !world.unpinning

@@ -282,6 +282,7 @@ impl Agent {
     /// Plans, starts what is planned, says what is so. Returns when to look again.
     fn act(&mut self) -> Instant {
         let now = Now::read();
+        self.world.has_settled |= self.world.settled();
         if now.monotonic >= self.rescan_at && self.scanning.is_none() {
             self.scanning = Some(Scan { outdated: false });
             self.rescan_at = now.monotonic + RESCAN;

@@ -68,16 +68,20 @@ fn world(list: List) -> World {
         ..GpuState::unknown()
     };
     world.gate_opened = true;
-    world.images = Some(Arc::new(images([])));
+    let asked = world.listed_images().cloned().collect();
+    world.images = Some(Arc::new(Images { asked, ..images([]) }));
     world.weights = Some(BTreeMap::new());
     world
 }
 
 fn images<const N: usize>(present: [(&str, Presence); N]) -> Images {
+    let by_ref: BTreeMap<ImageRef, Presence> =
+        present.into_iter().map(|(text, presence)| (text.parse().unwrap(), presence)).collect();
     Images {
         connected: true,
         problem: None,
-        by_ref: present.into_iter().map(|(text, presence)| (text.parse().unwrap(), presence)).collect(),
+        asked: by_ref.keys().cloned().collect(),
+        by_ref,
         our_pins: Vec::new(),
     }
 }
@@ -253,6 +257,7 @@ async fn the_old_revision_stays_labelled_while_a_new_request_is_fetched() {
 async fn the_old_image_stays_labelled_and_pinned_while_a_new_tag_is_pulled() {
     let mut world = world(listed([image("a", "nginx:2")]));
     let mut seen = images([("nginx:1", present("old"))]);
+    seen.asked.insert("nginx:2".parse().unwrap());
     seen.our_pins = vec![Pin { name: "docker.io/library/nginx:1".to_owned(), target: Digest::of(b"old") }];
     world.images = Some(Arc::new(seen));
     world.last_warm = [(id("a"), "nginx:1".parse::<ImageRef>().unwrap())].into();
@@ -355,6 +360,26 @@ async fn pins_go_when_nobody_lists_the_image_and_stay_when_somebody_does() {
     world.images = Some(Arc::new(seen));
     world.checks = [(id("a"), check(&world, &image("a", "nginx:1"), Duration::from_secs(600)))].into();
     assert_eq!(steps(&planned(&world)), ["unpin docker.io/library/old:1"]);
+}
+
+#[tokio::test]
+async fn a_sweep_that_began_before_the_list_was_known_says_nothing_of_its_images() {
+    let mut world = world(listed([image("a", "nginx:1")]));
+    let pin = Pin { name: "docker.io/library/nginx:1".to_owned(), target: Digest::of(b"x") };
+    let early = Images { our_pins: vec![pin.clone()], ..images([]) };
+    world.images = Some(Arc::new(early.clone()));
+    let plan = planned(&world);
+    assert_eq!((steps(&plan), plan.report.settled), (vec!["ensure a".to_owned()], false));
+
+    let swept = Images { our_pins: vec![pin], ..images([("nginx:1", present("x"))]) };
+    world.images = Some(Arc::new(swept));
+    assert!(planned(&world).report.settled);
+
+    // Later a new image is listed: what was settled stays so, and its pin waits until it was asked for.
+    world.has_settled = true;
+    world.images = Some(Arc::new(early));
+    let plan = planned(&world);
+    assert_eq!((steps(&plan), plan.report.settled), (vec!["ensure a".to_owned()], true));
 }
 
 #[tokio::test]
