@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::boot::BootState;
 use super::jobs::{Jobs, Rooms};
 use super::plan::{Plan, plan, reaches_ready};
+use super::standing::standing;
 use super::step::{Outcome, Step, Warmed};
 use super::world::{Check, Failure, Job, Now, Settings, World};
 use crate::image::Images;
@@ -150,10 +151,11 @@ impl Agent {
     }
 
     fn apply(&mut self, event: Event) {
+        // First, so that an outcome is held against what its job has brought about.
+        self.take_inputs();
         if let Event::Ended(outcome) = event {
             self.learn(outcome);
         }
-        self.take_inputs();
     }
 
     /// A snapshot of all inputs: what counts is how things are now, not what happened.
@@ -200,6 +202,15 @@ impl Agent {
     }
 
     fn warmed(&mut self, entry: Arc<Entry>, warmed: Warmed) {
+        if let (Warmed::Weights { named, .. }, Some(weights)) = (&warmed, &mut self.world.weights) {
+            weights.insert(entry.id.clone(), named.clone());
+        }
+        let stopping = self.world.jobs.get(&entry.id).is_some_and(|job| job.stopping);
+        if !stopping && !standing(&self.world, &entry).satisfied {
+            // Started again at once, it would be so again.
+            let message = self.why_not_shown(&entry);
+            return self.failed(entry, ErrorKind::Local, "NotShown", message);
+        }
         let now = Instant::now();
         let content = self.world.jobs.remove(&entry.id).and_then(|job| job.content);
         self.world.failures.remove(&entry.id);
@@ -212,13 +223,28 @@ impl Agent {
             Warmed::Image { revision, pulled } => {
                 tracing::info!(entry = %entry.id, revision = %revision.short(), pulled, "image is warm");
             }
-            Warmed::Weights { named, revision, fetched } => {
+            Warmed::Weights { revision, fetched, .. } => {
                 tracing::info!(entry = %entry.id, revision = %revision.short(), fetched, "weights are warm");
                 self.metrics.bytes(MetricKind::Weights, fetched);
                 self.outdate_scan();
-                if let Some(weights) = &mut self.world.weights {
-                    weights.insert(entry.id.clone(), named);
-                }
+            }
+        }
+    }
+
+    /// Its job ended well, and yet it isn't there.
+    fn why_not_shown(&self, entry: &Entry) -> String {
+        match &entry.goods {
+            Goods::Image(_) => {
+                let problem = self.world.images.as_ref().and_then(|images| images.problem.as_deref());
+                let problem =
+                    problem.unwrap_or("somebody removed it, perhaps the kubelet for want of disk space");
+                format!("it was pulled, but containerd does not show it unpacked: {problem}")
+            }
+            Goods::Weights(_) => {
+                let named = self.world.weights.as_ref().and_then(|weights| weights.get(&entry.id));
+                let problem = named.and_then(|named| named.problem.as_deref());
+                let problem = problem.unwrap_or("somebody changed it at once");
+                format!("all files are there, but the cache does not show them: {problem}")
             }
         }
     }
@@ -376,3 +402,7 @@ fn log_failure(what: &str, result: Result<(), String>) {
         tracing::error!("{what}: {message}");
     }
 }
+
+#[cfg(test)]
+#[path = "task_tests.rs"]
+mod tests;
