@@ -28,6 +28,9 @@ const RESCAN: Duration = Duration::from_secs(60);
 /// How often the loop shows that it's alive, also when nothing happens.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
+/// Whatever the plan says, time alone doesn't wake the loop sooner than this.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(100);
+
 /// How long a missing pin is left missing after it was last set: a pin that somebody else keeps taking off isn't
 /// fought over.
 const MEND_AFTER: Duration = Duration::from_secs(60);
@@ -332,10 +335,10 @@ impl Agent {
             changed
         });
         self.reports.send_replace(Arc::new(report));
-        let next = now.monotonic + HEARTBEAT;
-        wake_at
-            .map_or(next, |at| at.min(next))
-            .min(self.rescan_at.max(now.monotonic + Duration::from_millis(100)))
+        // A read that is under way ends by an event of its own, however late.
+        let rescan_at = self.scanning.is_none().then_some(self.rescan_at);
+        let next = [wake_at, rescan_at].into_iter().flatten().fold(now.monotonic + HEARTBEAT, Instant::min);
+        next.max(now.monotonic + SHORTEST_SLEEP)
     }
 
     /// What is started is known to be started.

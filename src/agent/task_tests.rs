@@ -96,3 +96,15 @@ async fn a_job_that_ends_well_and_shows_nothing_is_not_started_again_at_once() {
     let failure = bed.agent.world.failures.values().next().unwrap();
     assert!(failure.reason.message.contains("wrong length") && failure.content.is_some(), "{failure:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_read_of_the_cache_that_hangs_does_not_keep_the_loop_turning() {
+    let mut bed = bed(Vec::new());
+    bed.agent.act();
+    assert!(bed.agent.scanning.is_some());
+    tokio::time::advance(RESCAN * 2).await;
+    assert!(bed.agent.act() >= Instant::now() + HEARTBEAT);
+    bed.agent.apply(Event::Ended(Outcome::Scanned(Ok(BTreeMap::new()))));
+    assert!(bed.agent.act() >= Instant::now() + HEARTBEAT, "the next one has begun");
+    assert!(bed.agent.scanning.is_some());
+}
