@@ -167,6 +167,10 @@ impl Planner<'_> {
         node_hold: Option<&Hold>,
         free: &mut Slots,
     ) -> Placed {
+        if matches!(entry.goods, Goods::Weights(_)) && self.world.removing.contains(&entry.id) {
+            let reason = Reason::new("Removing", "its names from when it was listed before are being removed");
+            return Placed { report: report(entry, EntryState::Pending, Some(reason)), ended: false };
+        }
         let stands = standing(self.world, entry);
         let state = if stands.satisfied { EntryState::Warm } else { EntryState::Fetching };
         let mut placed = Placed { report: report(entry, state, None), ended: false };

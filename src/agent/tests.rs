@@ -334,6 +334,17 @@ async fn weights_off_the_list_keep_their_names_until_their_label_is_gone() {
 }
 
 #[tokio::test]
+async fn weights_that_are_listed_again_wait_until_their_names_are_removed() {
+    let mut world = world(listed([weights("back")]));
+    world.weights = Some([(id("back"), named(&weights_goods("back")))].into());
+    world.removing = [id("back")].into();
+    let plan = planned(&world);
+    assert_eq!(state(&plan, "back"), (EntryState::Pending, Some("Removing".to_owned())));
+    assert!(steps(&plan).is_empty() && plan.report.entries[0].revision.is_none());
+    assert!(!plan.report.done);
+}
+
+#[tokio::test]
 async fn nothing_leaves_while_the_list_is_held_paused_or_not_all_is_known() {
     let mut world = world(listed([]));
     world.weights = Some([(id("gone"), named(&weights_goods("gone")))].into());
