@@ -328,7 +328,7 @@ async fn weights_off_the_list_keep_their_names_until_their_label_is_gone() {
     world.weights = Some([(id("gone"), named(&weights_goods("gone")))].into());
     world.applied.labels = [("weights.stoker.dev/gone".to_owned(), "0123".to_owned())].into();
     let plan = planned(&world);
-    assert!(steps(&plan).is_empty() && plan.report.entries.is_empty());
+    assert!(steps(&plan).is_empty() && plan.report.entries.is_empty() && !plan.report.done);
     world.applied.labels.clear();
     assert_eq!(steps(&planned(&world)), ["retire gone"]);
 }
@@ -371,6 +371,41 @@ async fn pins_go_when_nobody_lists_the_image_and_stay_when_somebody_does() {
     world.images = Some(Arc::new(seen));
     world.checks = [(id("a"), check(&world, &image("a", "nginx:1"), Duration::from_secs(600)))].into();
     assert_eq!(steps(&planned(&world)), ["unpin docker.io/library/old:1"]);
+}
+
+#[tokio::test]
+async fn a_pin_goes_after_its_label_and_not_while_an_image_is_being_made_warm() {
+    let mut world = world(listed([]));
+    let mut seen = images([]);
+    seen.our_pins = vec![Pin { name: "docker.io/library/old:1".to_owned(), target: Digest::of(b"gone") }];
+    world.images = Some(Arc::new(seen));
+    let revision = Revision::of_image(Digest::of(b"gone")).short();
+    world.applied.labels = [("image.stoker.dev/a".to_owned(), revision)].into();
+    let plan = planned(&world);
+    assert!(steps(&plan).is_empty() && !plan.report.done, "what waits for a label is still to be done");
+    world.applied.labels.clear();
+    assert_eq!(steps(&planned(&world)), ["unpin docker.io/library/old:1"]);
+
+    // The new entry may be the same image by another name.
+    let list = listed([image("b", "nginx:1")]);
+    let mut seen = Images::clone(world.images.as_ref().unwrap());
+    seen.asked.insert("nginx:1".parse().unwrap());
+    let world = World { list: Some(Arc::new(list)), images: Some(Arc::new(seen)), ..world };
+    assert_eq!(steps(&planned(&world)), ["ensure b"]);
+}
+
+#[tokio::test]
+async fn a_pin_that_the_list_no_longer_wants_goes_although_the_image_stays_labelled() {
+    let mut unpinned = image("a", "nginx:1");
+    unpinned.goods = Goods::Image(ImageGoods { reference: "nginx:1".parse().unwrap(), pin: false });
+    let mut world = world(listed([unpinned.clone()]));
+    let mut seen = images([("nginx:1", present("x"))]);
+    seen.our_pins = vec![Pin { name: "docker.io/library/nginx:1".to_owned(), target: Digest::of(b"x") }];
+    world.images = Some(Arc::new(seen));
+    world.checks = [(id("a"), check(&world, &unpinned, Duration::from_secs(600)))].into();
+    let revision = Revision::of_image(Digest::of(b"x")).short();
+    world.applied.labels = [("image.stoker.dev/a".to_owned(), revision)].into();
+    assert_eq!(steps(&planned(&world)), ["unpin docker.io/library/nginx:1"]);
 }
 
 #[tokio::test]
@@ -418,6 +453,12 @@ async fn a_list_past_its_time_starts_nothing_and_drops_nothing() {
     assert!(steps(&plan).is_empty());
     assert_eq!(state(&plan, "a"), (EntryState::Pending, Some("ListExpired".to_owned())));
     assert_eq!(state(&plan, "b").0, EntryState::Warm);
+
+    // Not even what was to expire since: the list that would have kept it may be the one that didn't come.
+    let mut expired = weights("b");
+    expired.expires_at = Some(now().wall - SignedDuration::from_mins(1));
+    world.list = Some(Arc::new(List { valid_until: list.valid_until, ..listed([expired]) }));
+    assert!(steps(&planned(&world)).is_empty());
 
     list.valid_until = Some(now().wall - SignedDuration::from_mins(4));
     world.list = Some(Arc::new(list));
