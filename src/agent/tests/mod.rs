@@ -18,6 +18,7 @@ use crate::types::{Digest, EntryId, Globs, GpuPhase, GpuReason, GpuState, ImageR
 use crate::weights::{Current, Named};
 
 mod leaving;
+mod once;
 mod starting;
 
 fn id(text: &str) -> EntryId {
