@@ -12,7 +12,7 @@ use crate::weights::{Cache, RootFsPolicy, Warmer};
 /// An agent with an empty cache and without containerd, and the list's end of the wire.
 struct Bed {
     agent: Agent,
-    _list: watch::Sender<Option<Arc<List>>>,
+    list: watch::Sender<Option<Arc<List>>>,
     _dir: tempfile::TempDir,
 }
 
@@ -58,7 +58,7 @@ fn bed(entries: Vec<Entry>) -> Bed {
     );
     agent.inputs.list.mark_changed();
     agent.take_inputs();
-    Bed { agent, _list: list, _dir: dir }
+    Bed { agent, list, _dir: dir }
 }
 
 fn weights(id: &str) -> Entry {
@@ -107,4 +107,14 @@ async fn a_read_of_the_cache_that_hangs_does_not_keep_the_loop_turning() {
     bed.agent.apply(Event::Ended(Outcome::Scanned(Ok(BTreeMap::new()))));
     assert!(bed.agent.act() >= Instant::now() + HEARTBEAT, "the next one has begun");
     assert!(bed.agent.scanning.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_comes_while_the_loop_waits_is_taken() {
+    let mut bed = bed(Vec::new());
+    let newer = List { content: Some(Digest::of(b"newer")), ..List::empty() };
+    bed.list.send_replace(Some(Arc::new(newer)));
+    let event = bed.agent.select(Instant::now() + HEARTBEAT, &CancellationToken::new()).await;
+    bed.agent.apply(event);
+    assert_eq!(bed.agent.world.list.as_ref().unwrap().content, Some(Digest::of(b"newer")));
 }
