@@ -193,3 +193,11 @@ pub(crate) async fn our_pins(containerd: &Containerd) -> Vec<String> {
         .map(str::to_owned)
         .collect()
 }
+
+/// The status of an agent that is started for it and stopped again.
+pub(crate) async fn once_more(agent: &mut Agent) -> Status {
+    agent.start().await;
+    let status = agent.wait_for("warmth", SOON, |status| status.done && status.all_warm()).await;
+    agent.stop(SOON).await;
+    status
+}
