@@ -46,7 +46,6 @@ audit: ## Look for known advisories on the crates in use; needs cargo-deny and t
 
 .PHONY: test
 test: setup lint ## Everything, on real parts, as root; ends with cargo's own summary
-	$(CARGO) build --locked --workspace
 	$(CARGO) test --locked --workspace --no-fail-fast
 
 .PHONY: demo

@@ -1,6 +1,6 @@
 //! The only loop that decides.
 //!
-//! It is level-triggered: it takes a snapshot of everything that is known ([`World`]), plans ([`plan`], pure), acts,
+//! It is level-triggered: it takes a snapshot of everything that is known ([`World`]), plans ([`plan()`], pure), acts,
 //! publishes a report, and waits for any change or the next moment at which time alone changes the plan. It never
 //! moves a byte itself and never talks to an outside system: its steps are carried out by `image/` and `weights/`.
 

@@ -113,6 +113,7 @@ impl Agent {
     /// # Errors
     /// When a task that it listens to has died.
     pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        self.inputs.list.mark_changed();
         self.take_inputs();
         loop {
             self.liveness.beat();
@@ -157,11 +158,23 @@ impl Agent {
 
     /// A snapshot of all inputs: what counts is how things are now, not what happened.
     fn take_inputs(&mut self) {
-        self.world.list.clone_from(&self.inputs.list.borrow_and_update());
+        if self.inputs.list.has_changed().unwrap_or(false) {
+            self.world.list.clone_from(&self.inputs.list.borrow_and_update());
+            self.count_broken_list();
+        }
         self.world.gpu.clone_from(&self.inputs.gpu.borrow_and_update());
         self.world.images.clone_from(&self.inputs.images.borrow_and_update());
         self.world.applied.clone_from(&self.inputs.applied.borrow_and_update());
         self.world.gate_opened |= self.world.gpu.open;
+    }
+
+    fn count_broken_list(&self) {
+        let Some(list) = &self.world.list else { return };
+        let broken = list.entries.iter().map(Listed::errors).filter(|errors| !errors.is_empty()).count();
+        if broken > 0 || !list.errors.is_empty() {
+            self.metrics.list_invalid();
+            tracing::warn!(errors = ?list.errors, broken_entries = broken, "the list has errors; what was good stays in force");
+        }
     }
 
     fn learn(&mut self, outcome: Outcome) {
@@ -226,7 +239,10 @@ impl Agent {
         let hopeless = || self.world.settings.hopeless_retry.mul_f64(0.9 + fastrand::f64() * 0.2);
         let wait_at_all = wait.or_else(|| (!self.world.settings.once).then(hopeless));
         match wait_at_all {
-            Some(wait) => tracing::warn!(entry = %entry.id, code, retry_in = ?wait, "{message}"),
+            Some(wait) => {
+                self.metrics.retried(kind);
+                tracing::warn!(entry = %entry.id, code, retry_in = ?wait, "{message}");
+            }
             None => tracing::error!(entry = %entry.id, code, "{message}"),
         }
         let failure = Failure {

@@ -446,6 +446,21 @@ async fn images_wait_for_containerd_and_weights_do_not() {
     let plan = planned(&world);
     assert_eq!(steps(&plan), ["ensure w"]);
     assert_eq!(state(&plan, "i"), (EntryState::Pending, Some("ContainerdUnavailable".to_owned())));
+    assert!(!plan.report.settled, "a containerd that was never reached has said nothing about an image");
+
+    let mut seen = images([("nginx", present("x"))]);
+    seen.connected = false;
+    world.images = Some(Arc::new(seen));
+    let plan = planned(&world);
+    assert!(plan.report.settled);
+    assert_eq!(state(&plan, "i").0, EntryState::Warm, "what was last seen stays while containerd restarts");
+}
+
+#[tokio::test]
+async fn a_node_without_containerd_settles_when_only_weights_are_listed() {
+    let mut world = world(listed([weights("w")]));
+    world.images = Some(Arc::new(Images { connected: false, ..images([]) }));
+    assert!(planned(&world).report.settled);
 }
 
 #[test]

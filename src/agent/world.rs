@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::image::Images;
-use crate::list::{Entry, List, NodeFacts};
+use crate::list::{Entry, Goods, List, Listed, NodeFacts};
 use crate::node::{Applied, Reason};
 use crate::rt::Attempts;
-use crate::types::{Digest, EntryId, GpuState, ImageRef, Progress};
+use crate::types::{Digest, EntryId, GpuPhase, GpuState, ImageRef, Progress};
 use crate::weights::Named;
 
 /// What a closed gate holds back.
@@ -194,8 +194,18 @@ impl World {
     #[must_use]
     pub fn settled(&self) -> bool {
         self.list.is_some()
-            && self.gpu.phase != crate::types::GpuPhase::Unknown
-            && self.images.is_some()
+            && self.gpu.phase != GpuPhase::Unknown
+            && self.images_have_reported()
             && self.weights.is_some()
+    }
+
+    /// A containerd that could not be asked yet has said nothing about any image; where no image is listed, that
+    /// doesn't matter.
+    fn images_have_reported(&self) -> bool {
+        let listed = self.list.iter().flat_map(|list| &list.entries).filter_map(Listed::entry);
+        let no_image_is_listed = || !listed.into_iter().any(|entry| matches!(entry.goods, Goods::Image(_)));
+        self.images
+            .as_ref()
+            .is_some_and(|images| images.connected || !images.by_ref.is_empty() || no_image_is_listed())
     }
 }

@@ -27,7 +27,7 @@ pub(super) const TABLE: &str = "Exit codes:
   130  a signal came before it was done";
 
 impl Exit {
-    /// The number in [`TABLE`].
+    /// The number in the table that `stoker --help` prints.
     #[must_use]
     pub fn code(self) -> u8 {
         match self {

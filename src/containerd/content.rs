@@ -1,8 +1,8 @@
-use containerd_client::services::v1::ReadContentRequest;
 use containerd_client::services::v1::content_client::ContentClient;
+use containerd_client::services::v1::{AbortRequest, ReadContentRequest};
 use tonic::Code;
 
-use super::client::{MESSAGE_LIMIT, READ_DEADLINE, in_namespace};
+use super::client::{MESSAGE_LIMIT, READ_DEADLINE, WRITE_DEADLINE, in_namespace};
 use super::{Containerd, ContainerdError};
 use crate::types::Digest;
 
@@ -20,6 +20,20 @@ impl Containerd {
         match tokio::time::timeout(READ_DEADLINE, self.read_all(blob, &what)).await {
             Ok(answer) => answer,
             Err(_) => Err(self.late(&what, READ_DEADLINE)),
+        }
+    }
+
+    /// Throws away the half-written blob called `name`. One that isn't there is no error.
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub async fn abort_ingest(&self, name: &str) -> Result<(), ContainerdError> {
+        let what = format!("throw away the half-written blob {name}");
+        let request = in_namespace(AbortRequest { r#ref: name.to_owned() });
+        let mut client = ContentClient::new(self.channel());
+        match self.call(&what, WRITE_DEADLINE, client.abort(request)).await {
+            Ok(()) | Err(ContainerdError::Call { code: Code::NotFound, .. }) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 

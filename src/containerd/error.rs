@@ -57,6 +57,17 @@ impl ContainerdError {
         }
     }
 
+    /// The name of the half-written blob whose bytes turned out wrong, if that is why a pull failed. containerd leaves
+    /// it lying there complete, and every further pull fails on it without asking the registry, until its garbage
+    /// collection or [`Containerd::abort_ingest`](super::Containerd::abort_ingest) takes it away.
+    #[must_use]
+    pub fn spoiled_ingest(&self) -> Option<&str> {
+        let Self::Pull { message, .. } = self else { return None };
+        let (_, rest) = message.split_once("failed commit on ref \"")?;
+        let (name, problem) = rest.split_once("\": ")?;
+        problem.starts_with("unexpected commit ").then_some(name)
+    }
+
     /// What to make of it.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
@@ -69,12 +80,17 @@ impl ContainerdError {
         }
     }
 
-    /// Whether it is the daemon that is away or not ready, so that nothing is known about any image just now.
+    /// Whether it is the daemon that is away, not ready or drowning, so that nothing is known about any image just now.
+    /// Other failures are about the one thing that was asked for.
     #[must_use]
     pub fn is_daemon_away(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Late { .. } | Self::NotServed { .. } => true,
-            Self::Call { .. } => self.kind() == ErrorKind::Local,
+            Self::Call { code, message, .. } => {
+                let away =
+                    [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled, Code::ResourceExhausted];
+                away.contains(code) || message.contains(STARTING)
+            }
             Self::Pull { kind, .. } => *kind == ErrorKind::Local,
             Self::Answer { .. } => false,
         }
@@ -123,37 +139,49 @@ fn kind_of_pull(code: Code, message: &str) -> ErrorKind {
     let message = message.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
     if says(&[STARTING]) {
-        ErrorKind::Local
-    } else if says(&["no space left on device", "disk quota exceeded"]) {
-        ErrorKind::NoSpace
-    } else if says(&["429 too many requests", "toomanyrequests"]) {
+        return ErrorKind::Local;
+    }
+    if says(&["no space left on device", "disk quota exceeded"]) {
+        return ErrorKind::NoSpace;
+    }
+    match http_status(&message) {
+        Some(429) => return ErrorKind::Throttled { retry_after: None },
+        Some(401 | 403) => return ErrorKind::Denied,
+        Some(404) => return ErrorKind::NotFound,
+        Some(500..=599) => return ErrorKind::Transient,
+        _ => {}
+    }
+    if says(&["too many requests", "toomanyrequests"]) {
         ErrorKind::Throttled { retry_after: None }
+    } else if says(&["connection refused", "i/o timeout", "no such host", "connection reset"]) {
+        // Before the words about authorization: those also frame a token server that can't be reached.
+        ErrorKind::Transient
     } else if says(&[
-        "401 unauthorized",
-        "403 forbidden",
         "pull access denied",
         "insufficient_scope",
         "authorization failed",
-        "failed to authorize",
         "no basic auth credentials",
         "image verifier",
     ]) {
-        // "failed to authorize" also wraps a token server that can't be reached or fails.
-        if says(&["connection refused", "i/o timeout", "no such host", "eof", "502 ", "503 ", "504 ", "500 "])
-        {
-            ErrorKind::Transient
-        } else {
-            ErrorKind::Denied
-        }
+        ErrorKind::Denied
     } else if says(&["no match for platform", "schema 1 image", "unsupported manifest media type"]) {
         ErrorKind::Unsupported
-    } else if code == Code::NotFound || says(&["404 not found", "manifest unknown", "name unknown"]) {
+    } else if code == Code::NotFound || says(&["manifest unknown", "name unknown"]) {
         ErrorKind::NotFound
     } else if says(&["failed to parse image reference", "invalid reference format"]) {
         ErrorKind::Invalid
     } else {
         ErrorKind::Transient
     }
+}
+
+/// The status that a registry or its token server answered: the number in `unexpected status … <URL>: 403 Forbidden`.
+fn http_status(message: &str) -> Option<u16> {
+    let (_, rest) = message.rsplit_once("unexpected status")?;
+    rest.split(": ").find_map(|part| {
+        let number = part.split_whitespace().next()?;
+        (number.len() == 3).then(|| number.parse().ok())?
+    })
 }
 
 #[cfg(test)]
@@ -185,7 +213,19 @@ mod tests {
                 "failed to authorize: failed to fetch anonymous token: Get \"https://h\": connection refused",
                 ErrorKind::Transient,
             ),
+            (
+                Code::Unknown,
+                "failed to authorize: failed to fetch oauth token: unexpected status from POST request to https://h: 401",
+                ErrorKind::Denied,
+            ),
+            (
+                Code::Unknown,
+                "failed to authorize: failed to fetch anonymous token: unexpected status from GET request to \
+                 https://h:4034/t?…: 503 Service Unavailable",
+                ErrorKind::Transient,
+            ),
             (Code::Unknown, "unexpected status code https://h/v2: 429 Too Many Requests", throttled),
+            (Code::Unknown, "toomanyrequests: You have reached your pull rate limit", throttled),
             (Code::Unknown, "write /x: no space left on device", ErrorKind::NoSpace),
             (Code::Unknown, "unexpected status: 503 Service Unavailable", ErrorKind::Transient),
             (Code::Cancelled, "context canceled", ErrorKind::Transient),
@@ -208,6 +248,24 @@ mod tests {
     }
 
     #[test]
+    fn a_blob_that_came_wrong_is_named() {
+        let ingest = |message: &str| {
+            let error = ContainerdError::Pull { message: message.to_owned(), kind: ErrorKind::Transient };
+            error.spoiled_ingest().map(str::to_owned)
+        };
+        for problem in
+            ["unexpected commit digest sha256:1, expected sha256:2", "unexpected commit size 1, expected 2"]
+        {
+            let message = format!(
+                "failed to x: failed commit on ref \"layer-sha256:2\": {problem}: failed precondition"
+            );
+            assert_eq!(ingest(&message).as_deref(), Some("layer-sha256:2"));
+        }
+        assert_eq!(ingest("failed commit on ref \"layer-sha256:2\": no space left on device"), None);
+        assert_eq!(ingest("not found"), None);
+    }
+
+    #[test]
     fn a_daemon_that_starts_up_is_away_and_a_bad_answer_is_not() {
         let call = |code, message: &str| ContainerdError::Call {
             what: String::new(),
@@ -216,6 +274,7 @@ mod tests {
         };
         assert!(call(Code::Unknown, "server is not initialized yet").is_daemon_away());
         assert!(call(Code::Unavailable, "x").is_daemon_away());
+        assert!(!call(Code::Unknown, "input/output error").is_daemon_away());
         assert!(!call(Code::NotFound, "x").is_daemon_away());
         assert!(!call(Code::InvalidArgument, "x").is_daemon_away());
     }

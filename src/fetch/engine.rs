@@ -2,7 +2,11 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{FetchError, Sink};
+use super::budget::{Connections, Memory};
+use super::counted::Counted;
+use super::parallel::{self, Parallel};
+use super::{ALIGNMENT, FetchError, Sink, stream};
+use crate::rt::RetryPolicy;
 use crate::source::RangeSource;
 use crate::types::{Digest, Progress};
 
@@ -25,22 +29,61 @@ impl Default for Limits {
     }
 }
 
-/// Moves blobs from sources to sinks.
+impl Limits {
+    /// These limits, so that anything can move within them: a range is a whole number of pages that fits into the
+    /// memory, and nothing is 0.
+    fn workable(self) -> Self {
+        let page = ALIGNMENT as u64;
+        let memory = self.memory.max(page);
+        Self {
+            memory,
+            range: (self.range.min(memory) / page * page).max(page),
+            per_origin: self.per_origin.max(1),
+            per_blob: self.per_blob.max(1),
+        }
+    }
+}
+
+/// Moves blobs from sources to sinks. Clones share the limits.
 #[derive(Debug, Clone)]
 pub struct Engine {
     limits: Limits,
+    retry: RetryPolicy,
+    memory: Memory,
+    connections: Connections,
+}
+
+/// One blob to be moved, and what it may use for that.
+pub(super) struct Job<'a> {
+    pub(super) blob: Arc<dyn RangeSource>,
+    /// More than 0.
+    pub(super) size: u64,
+    pub(super) sink: Arc<dyn Sink>,
+    pub(super) counted: &'a Counted<'a>,
+    pub(super) stop: &'a CancellationToken,
+    pub(super) limits: Limits,
+    pub(super) retry: RetryPolicy,
+    pub(super) memory: &'a Memory,
+    pub(super) connections: &'a Connections,
 }
 
 impl Engine {
-    /// An engine with these limits; clones share them.
+    /// An engine with these limits. What can't work is mended: a range longer than all memory becomes that long,
+    /// and 0 becomes the least there is.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits }
+        let limits = limits.workable();
+        Self {
+            limits,
+            retry: RetryPolicy::RANGE,
+            memory: Memory::new(limits.memory, usize::try_from(limits.range).unwrap_or(usize::MAX)),
+            connections: Connections::new(limits.per_origin),
+        }
     }
 
     /// Fetches all `size` bytes of `blob` into `sink` and says what their SHA-256 is. Comparing it is the caller's.
     ///
-    /// `progress` grows as bytes arrive, and shrinks by all of that again when the fetch fails.
+    /// `progress` grows as bytes arrive, and shrinks by all of that again when the fetch fails or is dropped.
     /// When `stop` is cancelled this returns soon, after all writes that had begun have ended. Dropping the future
     /// ends the transfers at once; writes that had begun end by themselves, each holding `sink`.
     ///
@@ -54,7 +97,58 @@ impl Engine {
         progress: &Progress,
         stop: &CancellationToken,
     ) -> Result<Digest, FetchError> {
-        let _ = (self.limits, blob, size, sink, progress, stop);
-        Err(FetchError::Cancelled)
+        if stop.is_cancelled() {
+            return Err(FetchError::Cancelled);
+        }
+        if size == 0 {
+            return Ok(Digest::of(&[]));
+        }
+        let _user = self.memory.user();
+        let counted = Counted::new(progress);
+        let job = Job {
+            blob,
+            size,
+            sink,
+            counted: &counted,
+            stop,
+            limits: self.limits,
+            retry: self.retry,
+            memory: &self.memory,
+            connections: &self.connections,
+        };
+        let digest = self::fetch(&job).await?;
+        counted.keep();
+        Ok(digest)
+    }
+}
+
+async fn fetch(job: &Job<'_>) -> Result<Digest, FetchError> {
+    if job.size > job.limits.range && job.blob.serves_ranges() {
+        match parallel::fetch(job).await? {
+            Parallel::Done(digest) => return Ok(digest),
+            Parallel::NoRanges => {
+                tracing::info!(
+                    origin = job.blob.origin(),
+                    "the server ignores ranges; reading in one stream"
+                );
+                job.counted.take_back();
+            }
+        }
+    }
+    stream::fetch(job).await
+}
+
+#[cfg(test)]
+impl Engine {
+    /// An engine that loses no time between tries.
+    pub(crate) fn impatient(limits: Limits) -> Self {
+        let moment = std::time::Duration::from_micros(10);
+        let retry = RetryPolicy { first: moment, longest: moment, ..RetryPolicy::RANGE };
+        Self { retry, ..Self::new(limits) }
+    }
+
+    /// Whether nothing is held by anybody.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.memory.is_all_free()
     }
 }

@@ -40,3 +40,34 @@ impl FetchError {
         }
     }
 }
+
+/// A write or a hash panicked, or the runtime is going down.
+pub(super) fn blocking_died(error: tokio::task::JoinError) -> FetchError {
+    if error.is_cancelled() { FetchError::Cancelled } else { FetchError::Sink(io::Error::other(error)) }
+}
+
+/// Bytes are missing and nothing is on its way: a bug, reported and not waited for.
+pub(super) fn nothing_moves() -> FetchError {
+    FetchError::Sink(io::Error::other("nothing moves any more; please report this as a bug of stoker"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_and_a_used_up_quota_are_no_space() {
+        for code in [rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT] {
+            assert_eq!(FetchError::Sink(code.into()).kind(), ErrorKind::NoSpace);
+        }
+        assert_eq!(FetchError::Sink(rustix::io::Errno::IO.into()).kind(), ErrorKind::Local);
+    }
+
+    #[test]
+    fn tries_used_up_keep_the_kind_of_the_last_failure() {
+        let last = SourceError::Status { what: "x".to_owned(), status: 503, retry_after: None };
+        let error = FetchError::TriesExhausted { tries: 7, last };
+        assert_eq!(error.kind(), ErrorKind::Throttled { retry_after: None });
+        assert_eq!(crate::rt::chain(&error), "gave up after 7 tries: x answered 503");
+    }
+}

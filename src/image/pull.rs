@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -45,7 +46,7 @@ impl Puller {
     /// pull and nothing half-done has a name.
     ///
     /// # Errors
-    /// See [`ImageError`]. There are no retries in here.
+    /// See [`ImageError`]. There are no retries in here, except one for each blob that came with wrong bytes.
     pub async fn ensure(
         &self,
         goods: &ImageGoods,
@@ -98,9 +99,34 @@ impl Puller {
         look(&self.containerd, snapshotter, &records, reference).await
     }
 
-    /// Pulls with each of the credentials that fit, in order, until the registry takes one.
     async fn pull(&self, reference: &ImageRef, credentials: Option<&str>) -> Result<(), ImageError> {
         let keys = self.credentials(reference, credentials).await?;
+        let mut refetched = BTreeSet::new();
+        let pulled = loop {
+            let pulled = self.pull_with(reference, &keys).await;
+            let Some(blob) = pulled.as_ref().err().and_then(ContainerdError::spoiled_ingest) else {
+                break pulled;
+            };
+            tracing::warn!(image = %reference, blob, "a blob came with wrong bytes; they are thrown away");
+            self.containerd.abort_ingest(blob).await?;
+            // Each blob gets one more chance: its bytes may be left over from somebody's earlier pull.
+            if !refetched.insert(blob.to_owned()) {
+                break pulled;
+            }
+        };
+        match pulled {
+            Ok(()) => Ok(()),
+            Err(cause) if cause.is_daemon_away() => Err(cause.into()),
+            Err(cause) => Err(ImageError::Pull {
+                image: reference.to_string(),
+                advice: advice(&cause, reference, credentials, keys.len()),
+                cause,
+            }),
+        }
+    }
+
+    /// Pulls with each of `keys`, in order, until the registry takes one; without any, anonymously.
+    async fn pull_with(&self, reference: &ImageRef, keys: &[RegistryAuth]) -> Result<(), ContainerdError> {
         let mut pulled = self.containerd.pull_image(reference, keys.first()).await;
         for key in keys.iter().skip(1) {
             match &pulled {
@@ -110,15 +136,7 @@ impl Puller {
                 _ => break,
             }
         }
-        match pulled {
-            Ok(_) => Ok(()),
-            Err(cause) if cause.is_daemon_away() => Err(cause.into()),
-            Err(cause) => Err(ImageError::Pull {
-                image: reference.to_string(),
-                advice: advice(&cause, reference, credentials, keys.len()),
-                cause,
-            }),
-        }
+        pulled.map(drop)
     }
 
     async fn credentials(

@@ -9,13 +9,27 @@ use futures::stream::BoxStream;
 
 use crate::types::{ByteRange, Digest, RelPath};
 
+mod answer;
+mod body;
 mod config;
+mod credentials;
+mod dns;
 mod error;
+#[cfg(test)]
+mod faulty;
+mod http;
+mod index;
 mod memory;
+mod patience;
+mod selection;
 mod sources;
+#[cfg(test)]
+mod tests;
 
 pub use config::SourceConfig;
 pub use error::SourceError;
+#[cfg(test)]
+pub(crate) use faulty::{Fault, Faulty};
 pub use memory::MemorySource;
 pub use sources::Sources;
 

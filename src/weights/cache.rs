@@ -113,9 +113,13 @@ impl Cache {
     /// to be retired: nobody has been told of them. Their blobs stay.
     fn remove_unfinished(&self) -> Result<(), CacheError> {
         for id in names::ids(&self.root)? {
-            let entry = self.root.open(layout::entry(&id))?;
-            if entry.stat(layout::CURRENT)?.is_none() {
-                tree::hide(&self.root, &self.staging, &self.staged_name(), &id)?;
+            let removed =
+                self.root.open(layout::entry(&id)).and_then(|entry| match entry.stat(layout::CURRENT)? {
+                    None => tree::hide(&self.root, &self.staging, &self.staged_name(), &id),
+                    Some(_) => Ok(()),
+                });
+            if let Err(error) = removed {
+                tracing::warn!(%id, error = crate::rt::chain(&error), "an unfinished revision stays");
             }
         }
         Ok(())

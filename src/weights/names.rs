@@ -52,12 +52,15 @@ pub fn names_at(root: &Path) -> Result<BTreeMap<EntryId, Named>, CacheError> {
 pub(super) fn scan(root: &Dir) -> Result<BTreeMap<EntryId, Named>, CacheError> {
     let mut names = BTreeMap::new();
     for id in ids(root)? {
-        if let Some(named) = of_entry(root, &id)? {
-            if let Some(problem) = &named.problem {
-                tracing::info!(%id, problem, "weights in the cache are not warm");
-            }
-            names.insert(id, named);
+        // What is wrong with one entry doesn't hide the others.
+        let named = of_entry(root, &id).unwrap_or_else(|error| {
+            Some(Named { current: None, problem: Some(crate::rt::chain(&error)), other: Vec::new() })
+        });
+        let Some(named) = named else { continue };
+        if let Some(problem) = &named.problem {
+            tracing::info!(%id, problem, "weights in the cache are not warm");
         }
+        names.insert(id, named);
     }
     Ok(names)
 }
@@ -70,7 +73,7 @@ pub(super) fn ids(root: &Dir) -> Result<Vec<EntryId>, CacheError> {
         let id = name.to_str().and_then(|name| name.parse().ok());
         match id.filter(|_| matches!(weights.stat(&name), Ok(Some(stat)) if ops::is_dir(&stat))) {
             Some(id) => ids.push(id),
-            None => tracing::warn!(path = %weights.path().join(&name).display(), "not an entry's directory"),
+            None => tracing::debug!(path = %weights.path().join(&name).display(), "not an entry's directory"),
         }
     }
     Ok(ids)

@@ -95,7 +95,10 @@ pub(super) fn show(
     entry.sync()?;
     // The tree before this one stays: a pod may be reading it by name. Those before that one go.
     let keep = |tree: &str| tree == name || before.as_deref().is_some_and(|before| before == tree);
-    Ok(remove_trees(&entry, staging, staged, keep)?)
+    if let Err(error) = remove_trees(&entry, staging, staged, keep) {
+        tracing::warn!(%id, error = crate::rt::chain(&error), "an old revision stays");
+    }
+    Ok(())
 }
 
 /// Links every file into a new tree in staging, and makes its directories durable.

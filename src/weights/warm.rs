@@ -59,7 +59,8 @@ impl Warmer {
     /// there and broken is mended. Files that change at the source while they are read are listed anew.
     ///
     /// `progress` counts what this call has to fetch. When `stop` is cancelled it returns soon, after all writes
-    /// have ended. Dropping the future changes nothing more that pods see; what is on blocking threads ends by itself.
+    /// have ended. Dropping the future is safe: at most a switch that had begun is finished, and what is on
+    /// blocking threads ends by itself.
     ///
     /// # Errors
     /// See [`WeightsError`]. The entry's former `current` is as it was.

@@ -11,7 +11,10 @@ use stoker::types::{Digest, ErrorKind, ImageRef, Progress, Revision};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::parts::{Containerd, Options, Registry, Scratch, Version, until};
+use super::parts::{
+    Containerd, Fault, FaultProxy, ImageBuilder, Kind, Layer, Options, Registry, Rule, Scratch, Seen,
+    Version, until,
+};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -38,6 +41,8 @@ on_each_version! {
     a_private_registry_wants_credentials
     a_restart_of_containerd_is_survived
     what_is_not_there_is_told_apart
+    a_pull_that_is_stopped_leaves_nothing
+    what_a_registry_does_wrong_is_told_apart
 }
 
 /// containerd, a registry, and Stoker's image room on top of them.
@@ -61,6 +66,26 @@ struct Published {
     target: Digest,
     config: Digest,
     top: Digest,
+    /// The digest of its lowest layer's blob.
+    layer: Digest,
+}
+
+/// An image with one small file a layer.
+fn image(layers: &[&str]) -> ImageBuilder {
+    let layer = |name: &&str| Layer::new().file(&format!("file-{name}"), *name, 0o644);
+    layers.iter().map(layer).fold(ImageBuilder::new(), ImageBuilder::layer)
+}
+
+async fn publish(registry: &Registry, image: &ImageBuilder, repository: &str, tag: &str) -> Published {
+    let pushed = registry.push(&image.build(), repository, tag).await;
+    Published {
+        tag: pushed.by_tag().parse().unwrap(),
+        digest: pushed.by_digest().parse().unwrap(),
+        target: pushed.digest,
+        config: pushed.config,
+        top: pushed.chain_id,
+        layer: pushed.layers[0].digest,
+    }
 }
 
 impl Bench {
@@ -81,8 +106,15 @@ impl Bench {
         Self { registry, containerd, client, wanted, handle, images, puller, secrets, stop, task }
     }
 
-    async fn publish(&self, name: &str, tag: &str, layers: &[&str]) -> Published {
-        push(&self.registry, name, tag, layers).await
+    async fn publish(&self, repository: &str, tag: &str, layers: &[&str]) -> Published {
+        publish(&self.registry, &image(layers).with_index(), repository, tag).await
+    }
+
+    /// Puts a proxy between containerd and the registry.
+    fn proxy(&self) -> FaultProxy {
+        let proxy = FaultProxy::start(&self.registry.host());
+        self.containerd.trust(&self.registry.host(), &proxy.url());
+        proxy
     }
 
     fn want(&self, references: &[&ImageRef]) {
@@ -147,7 +179,8 @@ mod scenario {
     pub(super) async fn a_tag_and_a_digest_become_warm(version: Version) {
         let mut bench = Bench::start(version).await;
         let one = bench.publish("team/one", "v1", &["a", "b"]).await;
-        let two = bench.publish("team/two", "v1", &["c"]).await;
+        let plain = image(&["c"]).kind(Kind::Docker);
+        let two = publish(&bench.registry, &plain, "team/two", "v1").await;
         bench.want(&[&one.tag, &two.digest]);
         bench.comes("a first sweep", |images| images.connected && images.by_ref.is_empty()).await;
 
@@ -293,7 +326,7 @@ mod scenario {
         let bench = Bench::start(version).await;
         let private = Registry::start_with_password().await;
         bench.containerd.trust(&private.host(), &private.url());
-        let image = push(&private, "team/app", "v1", &["a"]).await;
+        let image = publish(&private, &image(&["a"]), "team/app", "v1").await;
         let host = private.host();
         let wrong = format!(r#"{{"auths":{{"{host}":{{"username":"stoker","password":"hunter2"}}}}}}"#);
         let (user, password) = private.credentials().unwrap();
@@ -377,75 +410,59 @@ mod scenario {
         assert_eq!(error.kind(), ErrorKind::Cancelled);
         bench.end().await;
     }
-}
 
-async fn push(registry: &Registry, name: &str, tag: &str, layers: &[&str]) -> Published {
-    let client = reqwest::Client::new();
-    let base = format!("{}/v2/{name}", registry.url());
-    let authorize = |request: reqwest::RequestBuilder| match registry.credentials() {
-        Some((user, password)) => request.basic_auth(user, Some(password)),
-        None => request,
-    };
-    let blob = async |bytes: Vec<u8>| {
-        let digest = Digest::of(&bytes);
-        let begun = authorize(client.post(format!("{base}/blobs/uploads/"))).send().await.unwrap();
-        let location = begun.headers()["location"].to_str().unwrap().to_owned();
-        let mut url =
-            if location.starts_with("http") { location } else { format!("{}{location}", registry.url()) };
-        url.push_str(if url.contains('?') { "&" } else { "?" });
-        url.push_str(&format!("digest={digest}"));
-        let size = bytes.len();
-        let done = authorize(client.put(url))
-            .header("content-type", "application/octet-stream")
-            .body(bytes)
-            .send()
-            .await
-            .unwrap();
-        assert_eq!(done.status(), 201);
-        (digest, size)
-    };
-    let (mut diff_ids, mut descriptors) = (Vec::new(), Vec::new());
-    for layer in layers {
-        let mut tar = tar::Builder::new(Vec::new());
-        let mut header = tar::Header::new_gnu();
-        let text = format!("{name} {layer}");
-        header.set_size(text.len() as u64);
-        header.set_mode(0o644);
-        tar.append_data(&mut header, format!("file-{layer}"), text.as_bytes()).unwrap();
-        let tar = tar.into_inner().unwrap();
-        diff_ids.push(Digest::of(&tar));
-        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        std::io::Write::write_all(&mut gzip, &tar).unwrap();
-        let (digest, size) = blob(gzip.finish().unwrap()).await;
-        descriptors.push(serde_json::json!({"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": digest, "size": size}));
+    pub(super) async fn a_pull_that_is_stopped_leaves_nothing(version: Version) {
+        let mut bench = Bench::start(version).await;
+        let proxy = bench.proxy();
+        let image = bench.publish("team/app", "v1", &["a", "b"]).await;
+        bench.want(&[&image.tag]);
+        proxy.add(Rule::get("/blobs/", Fault::Stall(10)).always());
+        let goods = ImageGoods { reference: image.tag.clone(), pin: true };
+        let stop = CancellationToken::new();
+        let progress = Progress::default();
+        let (outcome, ()) = tokio::join!(bench.puller.ensure(&goods, None, false, &progress, &stop), async {
+            until("a blob under way", SOON, async || (proxy.stalled() > 0).then_some(())).await;
+            stop.cancel();
+        });
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Cancelled);
+        // containerd hangs up, too.
+        until("containerd to hang up", SOON, async || (proxy.stalled() == 0).then_some(())).await;
+        bench.handle.refresh().await;
+        assert!(bench.images().by_ref.is_empty());
+        proxy.clear();
+        assert!(bench.ensure(&image.tag).await.unwrap().pulled);
+        bench
+            .comes("the image", |images| images.by_ref.get(&image.tag).is_some_and(|image| image.unpacked))
+            .await;
+        bench.end().await;
     }
-    let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-    let config = serde_json::json!({"architecture": arch, "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids}});
-    let (config, config_size) = blob(config.to_string().into_bytes()).await;
-    let manifest = serde_json::json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": config_size}, "layers": descriptors}).to_string();
-    let manifest_digest = Digest::of(manifest.as_bytes());
-    let put = async |reference: &str, kind: &str, body: String| {
-        let done = authorize(client.put(format!("{base}/manifests/{reference}")))
-            .header("content-type", kind)
-            .body(body)
-            .send()
-            .await
-            .unwrap();
-        assert_eq!(done.status(), 201);
-    };
-    let manifest_size = manifest.len();
-    put(&manifest_digest.to_string(), "application/vnd.oci.image.manifest.v1+json", manifest).await;
-    let index = serde_json::json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [
-        {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": manifest_digest, "size": manifest_size, "platform": {"os": "linux", "architecture": arch}}]}).to_string();
-    let target = Digest::of(index.as_bytes());
-    put(tag, "application/vnd.oci.image.index.v1+json", index).await;
-    let host = registry.host();
-    Published {
-        tag: format!("{host}/{name}:{tag}").parse().unwrap(),
-        digest: format!("{host}/{name}@{target}").parse().unwrap(),
-        target,
-        config,
-        top: stoker::image::chain_id(&diff_ids).unwrap(),
+
+    pub(super) async fn what_a_registry_does_wrong_is_told_apart(version: Version) {
+        let bench = Bench::start(version).await;
+        let proxy = bench.proxy();
+        let status = |code| Fault::Status { code, retry_after: None };
+        let throttled = ErrorKind::Throttled { retry_after: None };
+        let image = bench.publish("team/app", "v1", &["a", "b"]).await;
+        for (what, fault, kind) in [
+            ("/manifests/", status(429), throttled),
+            ("/manifests/", status(503), ErrorKind::Transient),
+            ("/manifests/", status(403), ErrorKind::Denied),
+            ("/blobs/", status(403), ErrorKind::Denied),
+            // Every time it is fetched.
+            ("/blobs/", Fault::FlipByte(12), ErrorKind::Transient),
+        ] {
+            proxy.add(Rule::on("HEAD", what, fault.clone()).always());
+            proxy.add(Rule::get(what, fault.clone()).always());
+            let error = bench.ensure(&image.tag).await.unwrap_err();
+            assert_eq!(error.kind(), kind, "{what} {fault:?}: {}", stoker::rt::chain(&error));
+            proxy.clear();
+        }
+        // One flipped byte on the way is found and the blob fetched again; what was left before isn't in the way.
+        let layer = format!("/blobs/{}", image.layer);
+        proxy.add(Rule::get(&layer, Fault::FlipByte(12)));
+        assert!(bench.ensure(&image.tag).await.unwrap().pulled);
+        let flipped = |seen: &Seen| seen.path.contains(&layer) && seen.fault == Some(Fault::FlipByte(12));
+        assert!(proxy.seen().iter().any(flipped), "{:?}", proxy.seen());
+        bench.end().await;
     }
 }

@@ -105,6 +105,9 @@ install_packages() {
     fi
   fi
   release_services
+  local still
+  still=$(missing_packages)
+  [ -z "$still" ] || fail "apt-get has installed $*, but what these should bring isn't there: ${still//$'\n'/ }"
   # Where systemd runs the machine, nginx must not start at the next boot either.
   case " $* " in
   *" nginx-light "*) [ ! -d /run/systemd/system ] || as_root systemctl disable -q nginx || true ;;

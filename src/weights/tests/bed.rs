@@ -17,8 +17,9 @@ use crate::types::{ByteRange, Digest, EntryId, Globs, Progress};
 
 /// A cache in a directory of its own, and what fills it.
 pub(super) struct Bed {
-    pub(super) home: tempfile::TempDir,
+    pub(super) home: PathBuf,
     cache: Option<Arc<Cache>>,
+    _own: Option<tempfile::TempDir>,
 }
 
 impl Bed {
@@ -27,17 +28,29 @@ impl Bed {
     }
 
     pub(super) fn under(dir: &Path) -> Self {
-        let mut bed = Self { home: tempfile::tempdir_in(dir).unwrap(), cache: None };
+        let own = tempfile::tempdir_in(dir).unwrap();
+        let bed = Self::at(own.path().to_owned());
+        Self { _own: Some(own), ..bed }
+    }
+
+    /// A cache in a directory that is there already.
+    pub(super) fn at(home: PathBuf) -> Self {
+        let mut bed = Self { home, cache: None, _own: None };
         bed.reopen();
         bed
     }
 
     /// What a new start of the agent does. No other handle may be left.
     pub(super) fn reopen(&mut self) {
+        self.close();
+        self.cache = Some(Cache::open(&self.home, &RootFsPolicy::Allow).unwrap());
+    }
+
+    /// What the end of an agent does.
+    pub(super) fn close(&mut self) {
         if let Some(old) = self.cache.take() {
             assert_eq!(Arc::strong_count(&old), 1, "somebody still holds the cache");
         }
-        self.cache = Some(Cache::open(self.home.path(), &RootFsPolicy::Allow).unwrap());
     }
 
     pub(super) fn cache(&self) -> &Arc<Cache> {
@@ -59,7 +72,7 @@ impl Bed {
     }
 
     pub(super) fn path(&self, below: &str) -> PathBuf {
-        self.home.path().join(below)
+        self.home.join(below)
     }
 
     pub(super) fn read(&self, below: &str) -> Vec<u8> {

@@ -1,4 +1,5 @@
 use std::future::poll_fn;
+use std::path::Path;
 use std::pin::pin;
 use std::task::Poll;
 
@@ -11,7 +12,7 @@ use crate::types::Progress;
 #[test]
 fn only_one_agent_at_a_time_may_have_a_cache() {
     let bed = Bed::new();
-    let error = Cache::open(bed.home.path(), &RootFsPolicy::Allow).unwrap_err();
+    let error = Cache::open(&bed.home, &RootFsPolicy::Allow).unwrap_err();
     let pid = std::process::id();
     assert!(matches!(error, CacheError::Locked { holder: Some(holder), .. } if holder == pid), "{error}");
     assert!(error.to_string().contains(&format!("(pid {pid})")), "{error}");
@@ -108,5 +109,95 @@ async fn at_every_step_an_end_leaves_the_old_or_the_new() {
         }
         steps += 1;
     }
-    assert!(steps > 5, "{steps}");
+    assert!(steps > 1, "{steps}");
+}
+
+const CHILD: &str = "STOKER_TEST_CACHE";
+
+/// Switches an entry between two revisions whose second file says which it is, as often as it's told to.
+async fn switch_to_and_fro(bed: &Bed, seed: u8, times: usize) {
+    for n in 0..times {
+        let text = format!("{seed} {}", n % 2);
+        let mut bytes = large(seed)[..300_000].to_vec();
+        bytes.extend_from_slice(text.as_bytes());
+        let files = [served(bytes).listed("deep/model"), file("which", &text)];
+        bed.ensure("llama", &files).await.unwrap();
+    }
+}
+
+/// The other half of the test below, in a process of its own; by itself it's a short run of the same.
+#[tokio::test]
+async fn child_that_switches_until_it_is_killed() {
+    match std::env::var_os(CHILD) {
+        None => {
+            let bed = Bed::new();
+            switch_to_and_fro(&bed, 1, 2).await;
+            assert_eq!(bed.read("weights/llama/current/which"), b"1 1");
+        }
+        Some(home) => {
+            switch_to_and_fro(&Bed::at(home.into()), std::process::id() as u8, 20_000).await;
+        }
+    }
+}
+
+/// Ends with the test, however the test ends.
+struct Child(std::process::Child);
+
+impl Child {
+    fn kill(&mut self) -> std::process::ExitStatus {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// On a tmpfs, where nothing waits for a disk: what a killed process leaves is what it had asked for, on any file
+/// system. What a power cut leaves is another matter.
+#[tokio::test]
+async fn kill_minus_nine_leaves_one_revision_or_the_other() {
+    let mut bed = Bed::under(Path::new("/dev/shm"));
+    switch_to_and_fro(&bed, 0, 1).await;
+    for round in 0..8 {
+        bed.close();
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "weights::tests::crash::child_that_switches_until_it_is_killed"])
+            .env(CHILD, &bed.home)
+            .stdout(std::process::Stdio::null())
+            .spawn();
+        let mut child = Child(child.unwrap());
+        see_changes(&bed.path("v1"), 1 + round);
+        assert_eq!(child.kill().code(), None, "it ended by itself");
+        bed.reopen();
+        bed.assert_tidy();
+        let current = bed.named("llama").unwrap();
+        let revision = current.current.unwrap_or_else(|| panic!("{:?}", current.problem)).revision;
+        let which = bed.read("weights/llama/current/which");
+        assert!(bed.read("weights/llama/current/deep/model").ends_with(&which), "{revision}");
+    }
+    switch_to_and_fro(&bed, 0, 2).await;
+}
+
+/// Looks at the directories where things come and go until they have changed so many times.
+fn see_changes(v1: &Path, changes: usize) {
+    let look = || -> Vec<_> {
+        ["partial", "staging", "revisions"]
+            .iter()
+            .flat_map(|dir| std::fs::read_dir(v1.join(dir)).unwrap())
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .collect()
+    };
+    let mut last = look();
+    let mut seen = 0;
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    while seen < changes {
+        assert!(tokio::time::Instant::now() < deadline, "nothing changes any more");
+        let now = look();
+        seen += usize::from(now != last);
+        last = now;
+    }
 }

@@ -169,3 +169,18 @@ async fn what_else_is_under_weights_is_left_alone() {
     assert_eq!(bed.read("weights/README"), b"hands off");
     assert!(bed.path("weights/-odd-").is_dir());
 }
+
+#[tokio::test]
+async fn what_is_wrong_with_one_entry_does_not_hide_the_others() {
+    let bed = Bed::new();
+    bed.ensure("broken", &[file("a", "x")]).await.unwrap();
+    bed.ensure("fine", &[file("b", "y")]).await.unwrap();
+    let fan = bed.blob(Digest::of(b"x")).parent().unwrap().to_owned();
+    std::fs::rename(&fan, bed.path("moved")).unwrap();
+    symlink(bed.path("moved"), &fan).unwrap();
+    let names = bed.cache().names().unwrap();
+    assert!(names[&id("fine")].current.is_some());
+    let broken = &names[&id("broken")];
+    assert_eq!(broken.current, None);
+    assert!(broken.problem.as_ref().unwrap().contains("a link or a file stands"), "{broken:?}");
+}

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::{Reserve, Warmer, WeightsError, names_at};
 use super::bed::{Bed, Served, engine, file, goods, id, large, mode, served, sources};
+use crate::fetch::{Engine, Limits};
 use crate::types::{Digest, ErrorKind, Progress};
 
 async fn files_are_laid_out_as_drawn(bed: Bed) {
@@ -37,7 +38,7 @@ async fn files_are_laid_out_as_drawn(bed: Bed) {
     }
     let blob = bed.blob(Digest::of(&model));
     assert_eq!(mode(&blob), 0o444);
-    let blob = blob.strip_prefix(bed.home.path()).unwrap().to_str().unwrap().to_owned();
+    let blob = blob.strip_prefix(&bed.home).unwrap().to_str().unwrap().to_owned();
     assert_eq!(bed.inode(&blob), bed.inode("weights/llama/current/unet/model.safetensors"));
     assert!(bed.path(&format!("v1/revisions/{}.json", warm.revision.hex())).is_file());
     bed.assert_tidy();
@@ -79,6 +80,21 @@ async fn a_flipped_byte_is_found_and_the_file_fetched_again() {
     assert!(bed.read("weights/llama/current/model") == large(1));
     assert_eq!((model.gets(), warm.fetched_bytes), (2, large(1).len() as u64));
     bed.assert_tidy();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_ranges_written_at_once_make_one_file() {
+    let bed = Bed::new();
+    let limits = Limits { range: 256 << 10, per_blob: 8, ..Limits::default() };
+    let warmer = Warmer::new(bed.cache().clone(), Engine::new(limits), sources(), true);
+    let (model, other) = (served(large(1)), served(large(2)));
+    let files = vec![model.listed("model"), other.listed("other")];
+    let (progress, stop) = (Progress::default(), CancellationToken::new());
+    let warmer = warmer.with_reserve(Reserve { percent: 0, bytes: 0 });
+    warmer.ensure_files(&id("llama"), &goods("llama"), files, &progress, &stop).await.unwrap();
+    assert!(model.gets() > 8, "{}", model.gets());
+    assert!(bed.read("weights/llama/current/model") == large(1));
+    assert!(bed.read("weights/llama/current/other") == large(2));
 }
 
 #[tokio::test]
@@ -238,7 +254,7 @@ async fn a_stop_leaves_the_former_revision_and_no_leftovers() {
 async fn whoever_only_looks_needs_no_lock() {
     let bed = Bed::new();
     let warm = bed.ensure("llama", &[file("a", "x")]).await.unwrap();
-    let names = names_at(bed.home.path()).unwrap();
+    let names = names_at(&bed.home).unwrap();
     assert_eq!(names[&id("llama")].current.as_ref().unwrap().revision, warm.revision);
     let nowhere = names_at(&bed.path("weights")).unwrap_err();
     assert!(nowhere.to_string().contains("--cache-dir"), "{nowhere}");

@@ -103,7 +103,8 @@ impl Agent {
         for (flag, dir) in dirs {
             agent = agent.arg(flag).arg(dir);
         }
-        agent
+        // Several agents run at once here, so none takes the HTTP port unless `--http` says so.
+        agent.arg("--allow-root-fs").env("STOKER_HTTP", "off")
     }
 
     /// Adds an argument.
@@ -306,9 +307,9 @@ pub(crate) struct Entry {
     /// Bytes that have come.
     #[serde(default)]
     pub(crate) bytes_done: u64,
-    /// Bytes in all, where they are known.
+    /// Bytes in all; 0 where that isn't known.
     #[serde(default)]
-    pub(crate) bytes_total: Option<u64>,
+    pub(crate) bytes_total: u64,
     /// What is warm.
     pub(crate) revision: Option<String>,
     /// Every byte was checked against a published digest.

@@ -8,7 +8,7 @@ use rustix::process::Pid;
 
 use super::process::Process;
 use super::programs::{part, parts_dir, system};
-use super::scratch::Scratch;
+use super::scratch::{Scratch, cgroup_of, cgroups_of};
 use super::wait::START;
 
 /// Which containerd.
@@ -132,7 +132,7 @@ impl Containerd {
     pub(crate) async fn ctr(&self, args: &[&str]) -> Output {
         let mut command = tokio::process::Command::new(system("nsenter"));
         command
-            .args(["--target", &self.inside.as_raw_nonzero().to_string(), "--mount", "--"])
+            .args(["--target", &self.inside.as_raw_nonzero().to_string(), "--mount", "--pid", "--"])
             .arg(part(&self.version.part(), "ctr"))
             .arg("--address")
             .arg(self.address())
@@ -151,6 +151,17 @@ impl Containerd {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "ctr {args:?}: {}: {errors}", output.status);
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Starts a container of a pulled image, in a cgroup that goes with this fixture.
+    pub(crate) async fn run(&self, image: &str, id: &str) {
+        let cgroup = format!("/{}/{id}", cgroup_of(self.scratch.path()));
+        self.ctr_ok(&["run", "--detach", "--cgroup", &cgroup, image, id]).await;
+    }
+
+    /// The directories of its containers' cgroups, one in each hierarchy.
+    pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
+        cgroups_of(self.scratch.path())
     }
 
     async fn launch(&mut self) {

@@ -31,6 +31,14 @@ impl Gpus {
         gpus
     }
 
+    /// No NVIDIA device on the bus.
+    pub(crate) fn none() -> Self {
+        let scratch = Scratch::new("gpus");
+        let sysfs = standin::sysfs(&scratch.join("sysfs"), 0);
+        let standin = Standin::new(scratch.join("driver"));
+        Self { standin, sysfs, count: 0, _scratch: scratch }
+    }
+
     /// Loads the driver: from now on it answers, with all GPUs.
     pub(crate) fn load_driver(&self) {
         standin::load_module(&self.sysfs, standin::VERSION);

@@ -113,6 +113,17 @@ impl Layer {
         self.with(Item::Host { dir: dir.into(), limit })
     }
 
+    /// A program of this host, with the libraries that it is linked with.
+    pub(crate) fn program(self, path: &str) -> Self {
+        let linked = std::process::Command::new("ldd").arg(path).output().expect("ldd can be run");
+        let text = String::from_utf8_lossy(&linked.stdout).into_owned();
+        let libraries = text.split_whitespace().filter(|word| word.starts_with('/'));
+        let host = |path: &str| std::fs::read(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        std::iter::once(path)
+            .chain(libraries)
+            .fold(self, |layer, path| layer.file(path.trim_start_matches('/'), host(path), 0o755))
+    }
+
     fn with(mut self, item: Item) -> Self {
         self.items.push(item);
         self

@@ -10,7 +10,7 @@ use super::programs::system;
 use super::scratch::Scratch;
 use super::wait::START;
 
-/// nginx with one worker, which serves a directory of its own with ranges and ETags.
+/// nginx, one process, which serves a directory of its own with ranges and ETags.
 #[derive(Debug)]
 pub(crate) struct Nginx {
     _process: Process,
@@ -77,11 +77,12 @@ impl Nginx {
 
 fn config(dir: &Path, root: &Path, address: &str) -> String {
     let (dir, root) = (dir.display(), root.display());
-    // Root's own files may be unreadable to another user, so the worker stays root.
+    // One process: a worker of its own would outlive a master that is killed. It stays root, because root's own
+    // files may be unreadable to another user.
     format!(
         r#"daemon off;
 user root;
-worker_processes 1;
+master_process off;
 pid {dir}/nginx.pid;
 error_log stderr warn;
 events {{ worker_connections 512; }}

@@ -120,7 +120,33 @@ fn stat(pid: u32) -> Option<String> {
     Some(stat.rsplit_once(") ")?.1.to_owned())
 }
 
+/// The cgroup for whatever is run on behalf of a scratch directory, relative to the root of each hierarchy.
+pub(super) fn cgroup_of(scratch: &Path) -> String {
+    format!("stoker-real-{}", scratch.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// That cgroup's directories: one with cgroup v2, one in each hierarchy with v1.
+pub(super) fn cgroups_of(scratch: &Path) -> Vec<PathBuf> {
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+    let places = std::iter::once(root.to_owned()).chain(hierarchies);
+    places.map(|place| place.join(cgroup_of(scratch))).filter(|cgroup| cgroup.is_dir()).collect()
+}
+
+/// Removes a cgroup and those below it; one with a process in it stays.
+fn remove_cgroup(cgroup: &Path) {
+    for entry in std::fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroup(&entry.path());
+        }
+    }
+    let _ = std::fs::remove_dir(cgroup);
+}
+
 fn remove(path: &Path) -> std::io::Result<()> {
+    for cgroup in cgroups_of(path) {
+        remove_cgroup(&cgroup);
+    }
     for mount in mounts_below(path) {
         let _ = rustix::mount::unmount(&mount, UnmountFlags::DETACH);
     }

@@ -1,0 +1,248 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::types::ByteRange;
+
+/// Which range of one blob goes next. Pure: no I/O, no clock, no memory of why something failed.
+///
+/// Every byte is in one state: not yet handed out, travelling (handed out to exactly one worker), completed.
+/// Ranges are handed out lowest first, and none reaches further than `window` bytes ahead of the reader who takes
+/// the bytes in order.
+#[derive(Debug)]
+pub struct Schedule {
+    size: u64,
+    range: u64,
+    window: u64,
+    /// Everything from here on was never handed out.
+    fresh: u64,
+    /// What broken ranges left over. All of it lies before `fresh`.
+    left: BTreeSet<ByteRange>,
+    /// By start.
+    travelling: BTreeMap<u64, ByteRange>,
+    completed: u64,
+    consumed: u64,
+}
+
+impl Schedule {
+    /// For a blob of `size` bytes, cut at multiples of `range`. A `window` shorter than a range counts as one
+    /// range, or nothing could ever move.
+    #[must_use]
+    pub fn new(size: u64, range: u64, window: u64) -> Self {
+        let range = range.max(1);
+        Self {
+            size,
+            range,
+            window: window.max(range),
+            fresh: 0,
+            left: BTreeSet::new(),
+            travelling: BTreeMap::new(),
+            completed: 0,
+            consumed: 0,
+        }
+    }
+
+    /// The range that [`Schedule::hand_out`] would give, or `None` while there is none within the window.
+    #[must_use]
+    pub fn peek(&self) -> Option<ByteRange> {
+        if let Some(range) = self.left.first() {
+            return Some(*range);
+        }
+        let end = self.fresh.saturating_add(self.range).min(self.size);
+        if end > self.consumed.saturating_add(self.window) {
+            return None;
+        }
+        ByteRange::new(self.fresh, end)
+    }
+
+    /// The next range for a worker, which owes a [`Schedule::completed`] or a [`Schedule::failed`] for it.
+    pub fn hand_out(&mut self) -> Option<ByteRange> {
+        let range = self.peek()?;
+        if !self.left.remove(&range) {
+            self.fresh = range.end();
+        }
+        self.travelling.insert(range.start(), range);
+        Some(range)
+    }
+
+    /// All of `range`, which was handed out, has come.
+    pub fn completed(&mut self, range: ByteRange) {
+        self.failed(range, range.len());
+    }
+
+    /// Only the first `got` bytes of `range`, which was handed out, have come: the rest goes back, before all that
+    /// lies behind it.
+    pub fn failed(&mut self, range: ByteRange, got: u64) {
+        // A range that isn't travelling has been answered for already.
+        if self.travelling.get(&range.start()) != Some(&range) {
+            return;
+        }
+        self.travelling.remove(&range.start());
+        self.completed += got.min(range.len());
+        self.left.extend(range.after(got));
+    }
+
+    /// The reader has taken all bytes before `upto`, so the window moves on.
+    pub fn consumed(&mut self, upto: u64) {
+        self.consumed = self.consumed.max(upto.min(self.size));
+    }
+
+    /// Whether every byte has come.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.completed == self.size
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn range(start: u64, end: u64) -> ByteRange {
+        ByteRange::new(start, end).unwrap()
+    }
+
+    #[test]
+    fn ranges_go_out_in_order_and_the_last_is_short() {
+        let mut schedule = Schedule::new(25, 10, 100);
+        let handed: Vec<_> = std::iter::from_fn(|| schedule.hand_out()).collect();
+        assert_eq!(handed, [range(0, 10), range(10, 20), range(20, 25)]);
+    }
+
+    #[test]
+    fn only_the_rest_of_a_broken_range_goes_out_again_and_first() {
+        let mut schedule = Schedule::new(30, 10, 100);
+        let first = schedule.hand_out().unwrap();
+        schedule.failed(first, 4);
+        assert_eq!(schedule.hand_out(), Some(range(4, 10)));
+        assert_eq!(schedule.hand_out(), Some(range(10, 20)));
+    }
+
+    #[test]
+    fn nothing_starts_beyond_the_window_until_the_reader_moves() {
+        let mut schedule = Schedule::new(100, 10, 20);
+        assert_eq!(schedule.hand_out(), Some(range(0, 10)));
+        assert_eq!(schedule.hand_out(), Some(range(10, 20)));
+        assert_eq!(schedule.hand_out(), None);
+        schedule.completed(range(0, 10));
+        assert_eq!(schedule.hand_out(), None);
+        schedule.consumed(10);
+        assert_eq!(schedule.hand_out(), Some(range(20, 30)));
+    }
+
+    #[test]
+    fn an_empty_blob_is_done_at_once() {
+        let mut schedule = Schedule::new(0, 10, 10);
+        assert!(schedule.is_done());
+        assert_eq!(schedule.hand_out(), None);
+    }
+
+    #[test]
+    fn a_second_answer_for_a_range_counts_for_nothing() {
+        let mut schedule = Schedule::new(20, 10, 100);
+        let first = schedule.hand_out().unwrap();
+        schedule.completed(first);
+        schedule.completed(first);
+        schedule.failed(range(10, 20), 10);
+        assert!(!schedule.is_done());
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Byte {
+        Waiting,
+        Travelling,
+        Completed,
+    }
+
+    /// The same thing, byte by byte, and too slow to use.
+    struct Model {
+        bytes: Vec<Byte>,
+        consumed: usize,
+    }
+
+    impl Model {
+        fn of(&mut self, range: ByteRange) -> &mut [Byte] {
+            &mut self.bytes[range.start() as usize..range.end() as usize]
+        }
+
+        fn consume(&mut self) {
+            while self.bytes.get(self.consumed) == Some(&Byte::Completed) {
+                self.consumed += 1;
+            }
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Act {
+        HandOut,
+        Complete(usize),
+        Fail(usize, u64),
+        Consume,
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        prop_oneof![
+            3 => Just(Act::HandOut),
+            2 => any::<usize>().prop_map(Act::Complete),
+            2 => (any::<usize>(), 0_u64..40).prop_map(|(which, got)| Act::Fail(which, got)),
+            1 => Just(Act::Consume),
+        ]
+    }
+
+    /// Hands out one range and holds it against the model.
+    fn hand_out(schedule: &mut Schedule, model: &mut Model, window: u64) -> Option<ByteRange> {
+        let peeked = schedule.peek();
+        let range = schedule.hand_out();
+        assert_eq!(peeked, range);
+        let range = range?;
+        assert!(model.of(range).iter().all(|byte| *byte == Byte::Waiting), "{range:?} went out twice");
+        assert!(range.end() <= model.consumed as u64 + window, "{range:?} is beyond the window");
+        let before = &model.bytes[..range.start() as usize];
+        assert!(!before.contains(&Byte::Waiting), "{range:?} went out before what lies in front of it");
+        model.of(range).fill(Byte::Travelling);
+        Some(range)
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_what_a_map_of_bytes_does(
+            size in 0_u64..300,
+            range in 1_u64..40,
+            window in 1_u64..120,
+            acts in prop::collection::vec(act(), 0..200),
+        ) {
+            let mut schedule = Schedule::new(size, range, window);
+            let window = window.max(range);
+            let mut model = Model { bytes: vec![Byte::Waiting; size as usize], consumed: 0 };
+            let mut out: Vec<ByteRange> = Vec::new();
+            // Whatever happened before, workers that now succeed must bring it to its end.
+            let finish = std::iter::repeat_n([Act::HandOut, Act::Complete(0), Act::Consume], 700);
+            for act in acts.into_iter().chain(finish.flatten()) {
+                match act {
+                    Act::HandOut => out.extend(hand_out(&mut schedule, &mut model, window)),
+                    Act::Complete(which) if !out.is_empty() => {
+                        let range = out.swap_remove(which % out.len());
+                        schedule.completed(range);
+                        model.of(range).fill(Byte::Completed);
+                    }
+                    Act::Fail(which, got) if !out.is_empty() => {
+                        let range = out.swap_remove(which % out.len());
+                        schedule.failed(range, got);
+                        let got = got.min(range.len()) as usize;
+                        let bytes = model.of(range);
+                        bytes[..got].fill(Byte::Completed);
+                        bytes[got..].fill(Byte::Waiting);
+                    }
+                    Act::Consume => {
+                        model.consume();
+                        schedule.consumed(model.consumed as u64);
+                    }
+                    Act::Complete(_) | Act::Fail(..) => {}
+                }
+                prop_assert_eq!(schedule.is_done(), model.bytes.iter().all(|b| *b == Byte::Completed));
+            }
+            prop_assert!(schedule.is_done());
+            prop_assert_eq!(schedule.hand_out(), None);
+        }
+    }
+}

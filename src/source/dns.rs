@@ -1,0 +1,73 @@
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+/// Resolves names through the system, and gives every address of a name the same share of connections: object
+/// stores and mirrors answer with many. Addresses that only mean something on this machine's own link, where
+/// clouds keep their metadata, are never used: a list must not be able to ask for them.
+#[derive(Debug)]
+pub(super) struct Resolver;
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let mut addresses: Vec<SocketAddr> = found.filter(|found| !is_link_local(found.ip())).collect();
+            if addresses.is_empty() {
+                return Err(io::Error::other("the name has no address that may be used").into());
+            }
+            fastrand::shuffle(&mut addresses);
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// IPv4 and IPv6 link-local (RFC 3927, RFC 4291), and the metadata address that AWS has beside them.
+pub(super) fn is_link_local(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => {
+            ip.is_unicast_link_local() || ip.segments() == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254]
+        }
+    }
+}
+
+/// Whether a URL names such an address outright, so that no name is ever resolved.
+pub(super) fn names_link_local(url: &url::Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(ip)) => is_link_local(ip.into()),
+        Some(url::Host::Ipv6(ip)) => is_link_local(ip.into()),
+        Some(url::Host::Domain(_)) | None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_addresses_are_link_local_in_every_spelling() {
+        for host in [
+            "169.254.169.254",
+            "2852039166",
+            "0xa9fea9fe",
+            "[::ffff:169.254.169.254]",
+            "[fe80::1]",
+            "[fd00:ec2::254]",
+        ] {
+            let url = url::Url::parse(&format!("http://{host}/latest")).unwrap();
+            assert!(names_link_local(&url), "{host}");
+        }
+        for host in ["127.0.0.1", "10.0.0.1", "[::1]", "[fd00::1]", "example.com"] {
+            assert!(!names_link_local(&url::Url::parse(&format!("http://{host}/")).unwrap()), "{host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn names_resolve() {
+        let name: Name = "localhost".parse().unwrap();
+        let mut addresses = Resolver.resolve(name).await.unwrap_or_else(|error| panic!("{error}"));
+        assert!(addresses.all(|address| address.ip().is_loopback()));
+    }
+}

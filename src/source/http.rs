@@ -1,0 +1,388 @@
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use base64::Engine as _;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, IF_MATCH, RANGE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use reqwest::{Client, Response};
+use url::Url;
+
+use super::answer::{self, ContentRange};
+use super::body::{Cut, body};
+use super::credentials::Credentials;
+use super::dns::{self, Resolver};
+use super::patience::patiently;
+use super::{RangeBody, RangeSource, RemoteFile, SourceConfig, SourceError};
+use crate::types::{ByteRange, Digest, RelPath, WeightsUri};
+
+/// Redirects that one request follows.
+const MOST_REDIRECTS: usize = 5;
+
+/// `https://` and, where it's allowed, `http://`: HTTP/1.1 over many connections, which is faster for bulk than
+/// streams that share one.
+#[derive(Debug, Clone)]
+pub(super) struct Http {
+    client: Client,
+    first_byte: Duration,
+    stall: Duration,
+    allow_http: bool,
+}
+
+/// Where a file is and as whom to ask for it.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) url: Url,
+    /// Sent to this URL's own host only: the client drops it when a redirect leads elsewhere.
+    pub(super) authorization: Option<HeaderValue>,
+}
+
+impl Place {
+    /// The URL for people, without its query.
+    pub(super) fn shown(&self) -> String {
+        WeightsUri::Http(self.url.clone()).to_string()
+    }
+
+    fn origin(&self) -> String {
+        let host = self.url.host_str().unwrap_or_default();
+        format!("{host}:{}", self.url.port_or_known_default().unwrap_or_default())
+    }
+
+    fn invalid(&self, problem: impl Into<String>) -> SourceError {
+        SourceError::Invalid { what: self.shown(), problem: problem.into() }
+    }
+
+    fn protocol(&self, problem: impl Into<String>) -> SourceError {
+        SourceError::Protocol { what: self.shown(), problem: problem.into() }
+    }
+
+    fn status(&self, status: StatusCode, headers: &HeaderMap) -> SourceError {
+        let retry_after = answer::retry_after(headers, jiff::Timestamp::now());
+        SourceError::Status { what: self.shown(), status: status.as_u16(), retry_after }
+    }
+}
+
+impl Http {
+    pub(super) fn new(config: &SourceConfig) -> Result<Self, SourceError> {
+        let client = Client::builder()
+            .user_agent(concat!("stoker/", env!("CARGO_PKG_VERSION")))
+            .http1_only()
+            .referer(false)
+            .redirect(redirects(config.allow_http))
+            .retry(reqwest::retry::never())
+            .connect_timeout(config.connect)
+            .tcp_nodelay(true)
+            .dns_resolver(Resolver)
+            .build()
+            .map_err(|error| SourceError::Invalid {
+                what: "the system's CA certificates".to_owned(),
+                problem: format!(
+                    "{}; install ca-certificates or set SSL_CERT_FILE",
+                    crate::rt::chain(&error.without_url())
+                ),
+            })?;
+        let SourceConfig { first_byte, stall, allow_http, .. } = *config;
+        Ok(Self { client, first_byte, stall, allow_http })
+    }
+
+    /// Whether the list may name this URL at all.
+    pub(super) fn place(&self, url: &Url, credentials: Option<&Credentials>) -> Result<Place, SourceError> {
+        let authorization = credentials.map(authorization).transpose()?;
+        let place = Place { url: url.clone(), authorization };
+        if url.scheme() == "http" && !self.allow_http {
+            return Err(place.invalid(
+                "plain http:// is not allowed here; use https:// or start the agent with --allow-http",
+            ));
+        }
+        if dns::names_link_local(url) {
+            return Err(place.invalid("a link-local address is never asked"));
+        }
+        Ok(place)
+    }
+
+    /// One file, named by the URL's last part.
+    pub(super) async fn file(&self, place: Place, digest: Option<Digest>) -> Result<RemoteFile, SourceError> {
+        let last = place.url.path_segments().and_then(|mut parts| parts.next_back()).unwrap_or_default();
+        let name = percent_encoding::percent_decode_str(last).decode_utf8().ok();
+        let path =
+            name.and_then(|name| name.parse::<RelPath>().ok()).filter(|path| !path.as_str().contains('/'));
+        let Some(path) = path else {
+            return Err(place.invalid("its last part is no file name; name a file, or set `index: true`"));
+        };
+        self.probed(place, path, digest).await
+    }
+
+    /// The file at `place`, after one small request that tells its size and version.
+    pub(super) async fn probed(
+        &self,
+        place: Place,
+        path: RelPath,
+        digest: Option<Digest>,
+    ) -> Result<RemoteFile, SourceError> {
+        let found = patiently(|| self.probe(&place)).await?;
+        let version = found.etag.clone();
+        let size = found.size;
+        let file = HttpFile::new(self, place, found);
+        Ok(RemoteFile { path, size, version, digest, bytes: Arc::new(file) })
+    }
+
+    /// A file whose size is known. Its version is that of the first answer.
+    pub(super) fn known(&self, place: Place, path: RelPath, size: u64, digest: Option<Digest>) -> RemoteFile {
+        let file = HttpFile::new(self, place, Found { size, etag: None, serves_ranges: true });
+        RemoteFile { path, size, version: None, digest, bytes: Arc::new(file) }
+    }
+
+    /// Asks for the first byte: the answer tells size, version and whether ranges are served, also where HEAD isn't
+    /// allowed (signed URLs) or says other things than GET.
+    async fn probe(&self, place: &Place) -> Result<Found, SourceError> {
+        let first = ByteRange::new(0, 1);
+        let answer = self.ask(place, first, None).await?;
+        let (status, headers) = (answer.status(), answer.headers());
+        let etag = answer::strong_etag(headers);
+        if answer::is_encoded(headers) {
+            return Err(place.protocol("it's sent encoded, though that was not asked for"));
+        }
+        match status {
+            StatusCode::PARTIAL_CONTENT => match ContentRange::of(headers) {
+                Some(ContentRange { range, total: Some(size) }) if range == first => {
+                    Ok(Found { size, etag, serves_ranges: true })
+                }
+                _ => Err(place.protocol("its answer to a range names another range, or no total size")),
+            },
+            StatusCode::OK if is_wrong_page(place, headers) => Err(place.protocol(WEB_PAGE)),
+            StatusCode::OK => match answer::content_length(headers) {
+                Some(size) => Ok(Found { size, etag, serves_ranges: false }),
+                None => Err(place.protocol("it tells no size")),
+            },
+            // Of an empty file there is no first byte.
+            StatusCode::RANGE_NOT_SATISFIABLE => match ContentRange::of(headers) {
+                Some(ContentRange { total: Some(0), .. }) => Ok(Found { size: 0, etag, serves_ranges: true }),
+                _ => Err(place.status(status, headers)),
+            },
+            _ => Err(place.status(status, headers)),
+        }
+    }
+
+    /// One whole document of at most `limit` bytes.
+    pub(super) async fn document(&self, place: &Place, limit: usize) -> Result<Vec<u8>, SourceError> {
+        patiently(|| async {
+            let answer = self.ask(place, None, None).await?;
+            if answer.status() != StatusCode::OK {
+                return Err(place.status(answer.status(), answer.headers()));
+            }
+            let mut pieces =
+                body(Box::pin(answer.bytes_stream()), Cut::NONE, self.stall, &place.origin()).bytes;
+            let mut document = Vec::new();
+            while let Some(piece) = futures::StreamExt::next(&mut pieces).await.transpose()? {
+                if document.len() + piece.len() > limit {
+                    return Err(place.invalid(format!("it's longer than {} MiB", limit >> 20)));
+                }
+                document.extend_from_slice(&piece);
+            }
+            Ok(document)
+        })
+        .await
+    }
+
+    async fn ask(
+        &self,
+        place: &Place,
+        range: Option<ByteRange>,
+        if_match: Option<&str>,
+    ) -> Result<Response, SourceError> {
+        let mut request = self.client.get(place.url.clone()).header(ACCEPT_ENCODING, "identity");
+        if let Some(range) = range {
+            request = request.header(RANGE, range.to_string());
+        }
+        if let Some(tag) = if_match {
+            request = request.header(IF_MATCH, format!("\"{tag}\""));
+        }
+        if let Some(authorization) = &place.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        match tokio::time::timeout(self.first_byte, request.send()).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(unanswered(place, error)),
+            Err(_) => Err(SourceError::Stalled { origin: place.origin(), after: self.first_byte }),
+        }
+    }
+}
+
+/// A redirect from TLS to none would let anybody on the way choose the bytes; one to a link-local address would
+/// let a server ask for this machine's own secrets.
+fn redirects(allow_http: bool) -> reqwest::redirect::Policy {
+    reqwest::redirect::Policy::custom(move |attempt| {
+        let was_tls = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
+        if attempt.previous().len() > MOST_REDIRECTS {
+            attempt.error("there are too many of them")
+        } else if attempt.url().scheme() == "http" && (was_tls || !allow_http) {
+            attempt.error("one leads from https:// to http://")
+        } else if dns::names_link_local(attempt.url()) {
+            attempt.error("one leads to a link-local address")
+        } else {
+            attempt.follow()
+        }
+    })
+}
+
+/// The client's error as ours. It may hold the URL with its query, so that is taken off first.
+fn unanswered(place: &Place, error: reqwest::Error) -> SourceError {
+    let error = error.without_url();
+    if error.is_redirect() {
+        return place.invalid(format!("its redirects can't be followed: {}", crate::rt::chain(&error)));
+    }
+    if error.is_builder() {
+        return place.invalid(crate::rt::chain(&error));
+    }
+    let (origin, is_connect, cause) = (place.origin(), error.is_connect(), Box::new(error));
+    if is_connect { SourceError::Connect { origin, cause } } else { SourceError::Broken { origin, cause } }
+}
+
+/// `token` is a bearer token (RFC 6750); `username` and `password` are for Basic (RFC 7617).
+fn authorization(credentials: &Credentials) -> Result<HeaderValue, SourceError> {
+    let text = match credentials.get("token") {
+        Some(token) => format!("Bearer {token}"),
+        None if credentials.get("username").is_none() => {
+            return Err(credentials.failed("for https:// it needs a file token, or username and password"));
+        }
+        None => {
+            let pair = format!("{}:{}", credentials.need("username")?, credentials.need("password")?);
+            format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
+        }
+    };
+    let mut value = HeaderValue::from_str(&text)
+        .map_err(|_| credentials.failed("it holds characters that no header can"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+const WEB_PAGE: &str = "a web page came in its place; is there a login page or a proxy in between?";
+
+fn is_wrong_page(place: &Place, headers: &HeaderMap) -> bool {
+    let path = place.url.path().to_ascii_lowercase();
+    answer::is_html(headers) && !path.ends_with(".html") && !path.ends_with(".htm")
+}
+
+/// What a probe found.
+#[derive(Debug, Clone)]
+struct Found {
+    size: u64,
+    etag: Option<String>,
+    serves_ranges: bool,
+}
+
+/// One file on an HTTP server. Where the server gives strong ETags, its version is the probe's, or that of its first
+/// answer; where it gives none, only the total size says that it's still the same.
+struct HttpFile {
+    http: Http,
+    place: Place,
+    origin: String,
+    size: u64,
+    etag: OnceLock<String>,
+    serves_ranges: AtomicBool,
+}
+
+impl std::fmt::Debug for HttpFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("HttpFile").field(&self.place.shown()).finish()
+    }
+}
+
+impl HttpFile {
+    fn new(http: &Http, place: Place, found: Found) -> Self {
+        let etag = OnceLock::new();
+        if let Some(tag) = found.etag {
+            let _ = etag.set(tag);
+        }
+        Self {
+            http: http.clone(),
+            origin: place.origin(),
+            place,
+            size: found.size,
+            etag,
+            serves_ranges: AtomicBool::new(found.serves_ranges),
+        }
+    }
+
+    async fn fetch(&self, range: ByteRange) -> Result<RangeBody, SourceError> {
+        let pinned = self.etag.get().map(String::as_str);
+        let answer = self.http.ask(&self.place, Some(range), pinned).await?;
+        let cut = self.check(range, answer.status(), answer.headers())?;
+        Ok(body(Box::pin(answer.bytes_stream()), cut, self.http.stall, &self.origin))
+    }
+
+    /// Which part of the body `range` is, or why the body must not be used.
+    fn check(&self, range: ByteRange, status: StatusCode, headers: &HeaderMap) -> Result<Cut, SourceError> {
+        match status {
+            StatusCode::PARTIAL_CONTENT | StatusCode::OK if answer::is_encoded(headers) => {
+                Err(self.place.protocol("it's sent encoded, though that was not asked for"))
+            }
+            StatusCode::PARTIAL_CONTENT => self.check_part(range, headers),
+            StatusCode::OK if is_wrong_page(&self.place, headers) => Err(self.place.protocol(WEB_PAGE)),
+            StatusCode::OK => self.check_whole(range, headers),
+            StatusCode::PRECONDITION_FAILED => Err(self.changed()),
+            StatusCode::RANGE_NOT_SATISFIABLE
+                if ContentRange::of(headers).is_some_and(|told| told.total != Some(self.size)) =>
+            {
+                Err(self.changed())
+            }
+            _ => Err(self.place.status(status, headers)),
+        }
+    }
+
+    fn check_part(&self, range: ByteRange, headers: &HeaderMap) -> Result<Cut, SourceError> {
+        match ContentRange::of(headers) {
+            Some(ContentRange { total: Some(total), .. }) if total != self.size => return Err(self.changed()),
+            Some(ContentRange { range: Some(sent), total: Some(_) }) if sent == range => {}
+            _ => return Err(self.place.protocol(format!("its answer names another range than {range}"))),
+        }
+        self.check_version(headers)?;
+        Ok(Cut::NONE)
+    }
+
+    /// The server ignored the range: allowed (RFC 9110, 14.2), and dear, since what lies before the range is sent
+    /// too.
+    fn check_whole(&self, range: ByteRange, headers: &HeaderMap) -> Result<Cut, SourceError> {
+        match answer::content_length(headers) {
+            Some(length) if length != self.size => return Err(self.changed()),
+            Some(_) => {}
+            None => return Err(self.place.protocol("it tells no size")),
+        }
+        self.check_version(headers)?;
+        if range.len() == self.size {
+            return Ok(Cut::NONE);
+        }
+        self.serves_ranges.store(false, Relaxed);
+        Ok(Cut::of(range))
+    }
+
+    fn check_version(&self, headers: &HeaderMap) -> Result<(), SourceError> {
+        match (answer::strong_etag(headers), self.etag.get()) {
+            (Some(tag), _) if *self.etag.get_or_init(|| tag.clone()) == tag => Ok(()),
+            (Some(_), _) => Err(self.changed()),
+            (None, None) => Ok(()),
+            // A 206 carries the ETag that a 200 would (RFC 9110, 15.3.7): this is another server's answer.
+            (None, Some(_)) => Err(self.place.protocol("its answer lacks the ETag it had before")),
+        }
+    }
+
+    fn changed(&self) -> SourceError {
+        SourceError::Changed { what: self.place.shown() }
+    }
+}
+
+impl RangeSource for HttpFile {
+    fn get(&self, range: ByteRange) -> BoxFuture<'_, Result<RangeBody, SourceError>> {
+        self.fetch(range).boxed()
+    }
+
+    fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    fn serves_ranges(&self) -> bool {
+        self.serves_ranges.load(Relaxed)
+    }
+}

@@ -1,0 +1,5 @@
+//! The sources against a small server on loopback that answers as it is told.
+
+mod http;
+mod index;
+mod server;
