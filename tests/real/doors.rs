@@ -8,7 +8,7 @@ use serde_json::Value;
 use stoker::types::Digest;
 
 use crate::node::{
-    BUCKET, SOON, agent, bytes, files_below, index, label_of, list, no_gpus, our_pins, push, said, tree,
+    BUCKET, SOON, agent, bytes, files_below, index, label_of, list, our_pins, push, said, tree,
 };
 use crate::parts::{Containerd, Gpus, Nginx, Registry, S3, Scratch, Status, Stoker, Version};
 
@@ -227,8 +227,7 @@ async fn gpu_answers_in_json_and_by_its_exit_code() {
     assert_code(&run, 1);
     let answer: Value = serde_json::from_slice(&run.stdout).unwrap();
     assert_eq!(answer["reason"], "DriverNotLoaded", "{answer}");
-    let scratch = Scratch::new("no-gpus");
-    let none = Stoker::new(["gpu", "--sysfs-root", &no_gpus(&scratch)]).output(SOON).await;
+    let none = Stoker::new(["gpu"]).args(Gpus::none().args()).output(SOON).await;
     assert_code(&none, 0);
     assert!(out(&none).contains("NotApplicable"), "{}", said(&none));
 }

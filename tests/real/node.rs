@@ -8,7 +8,8 @@ use std::time::Duration;
 use stoker::types::Digest;
 
 use super::parts::{
-    Agent, Containerd, Gpus, ImageBuilder, Layer, Nginx, PushedImage, Registry, S3, Scratch, Status, Version,
+    Agent, Containerd, FaultProxy, Gpus, ImageBuilder, Layer, Nginx, PushedImage, Registry, S3, Status,
+    Version,
 };
 
 /// Generous: the machine may be building something else.
@@ -28,20 +29,13 @@ pub(crate) fn list(entries: &[&str]) -> String {
 /// An agent that isn't started yet, with an empty list, on a node with these GPUs and without a containerd. What is
 /// set here may be set again: the last word counts.
 pub(crate) fn agent(gpus: &Gpus) -> Agent {
-    bare_agent().args(gpus.args())
-}
-
-/// The same, which is told nothing of GPUs.
-pub(crate) fn bare_agent() -> Agent {
-    let agent = Agent::new();
+    let agent = Agent::new().args(gpus.args());
     let list = agent.write_list(&list(&[]));
     let nobody = agent.scratch().join("no-containerd.sock");
     agent
         .env("STOKER_LIST", list.to_str().unwrap())
         .env("STOKER_CONTAINERD_ADDRESS", nobody.to_str().unwrap())
         .env("STOKER_ALLOW_SCHEMES", "https,http,s3")
-        .env("STOKER_ALLOW_ROOT_FS", "true")
-        .env("STOKER_HTTP", "off")
         .env("STOKER_GPU_INTERVAL", "0.3")
 }
 
@@ -59,6 +53,8 @@ pub(crate) struct Node {
     pub(crate) registry: Registry,
     pub(crate) s3: S3,
     pub(crate) nginx: Nginx,
+    /// In front of nginx, to see what is asked of it.
+    pub(crate) http: FaultProxy,
 }
 
 impl Node {
@@ -76,7 +72,8 @@ impl Node {
         let agent = agent(&gpus)
             .env("STOKER_CONTAINERD_ADDRESS", containerd.address().to_str().unwrap())
             .envs(s3.env());
-        Self { agent, gpus, containerd, registry, s3, nginx }
+        let http = FaultProxy::start(&nginx.host());
+        Self { agent, gpus, containerd, registry, s3, nginx, http }
     }
 
     /// Pushes a small image; another `text` is another image.
@@ -173,12 +170,6 @@ pub(crate) fn code(status: &Status, id: &str) -> Option<String> {
 /// The keys of the labels.
 pub(crate) fn label_keys(status: &Status) -> Vec<&str> {
     status.labels.keys().map(String::as_str).collect()
-}
-
-/// A sysfs without any NVIDIA device, for `--sysfs-root`.
-pub(crate) fn no_gpus(scratch: &Scratch) -> String {
-    scratch.dir("no-gpus/bus/pci/devices");
-    scratch.join("no-gpus").display().to_string()
 }
 
 /// The names of the image records that carry CRI's pin and our mark.

@@ -1,6 +1,6 @@
 //! The gate: what waits for the driver, and what doesn't.
 
-use crate::node::{Node, SOON, agent, assert_current, bare_agent, code, label_keys, list, no_gpus, our_pins};
+use crate::node::{Node, SOON, agent, assert_current, code, label_keys, list, our_pins};
 use crate::parts::{Gpus, Nginx, Status, Version};
 
 fn gate_closed(status: &Status, ids: &[&str]) -> bool {
@@ -117,9 +117,8 @@ async fn a_node_without_gpus_waits_unless_it_is_told_to_proceed() {
     let nginx = Nginx::start().await;
     nginx.put("a.bin", b"first");
     let entry = format!("id: a, weights: \"{}\", required: true", nginx.url("a.bin"));
-    let mut waits = bare_agent();
-    let sysfs = no_gpus(waits.scratch());
-    waits = waits.arg("--sysfs-root").arg(&sysfs);
+    let none = Gpus::none();
+    let mut waits = agent(&none);
     waits.write_list(&list(&[&entry]));
     waits.start().await;
     let status = waits.wait_for("a hold", SOON, |status| code(status, "a").as_deref() == Some("NoGpu")).await;
@@ -129,7 +128,7 @@ async fn a_node_without_gpus_waits_unless_it_is_told_to_proceed() {
     assert_eq!(nginx.requests(), Vec::<String>::new());
     assert!(status.labels.is_empty(), "{status:?}");
 
-    let mut proceeds = bare_agent().args(["--sysfs-root", &sysfs, "--no-gpu=proceed"]);
+    let mut proceeds = agent(&none).arg("--no-gpu=proceed");
     proceeds.write_list(&list(&[&entry]));
     proceeds.start().await;
     let status = proceeds.wait_for("warmth", SOON, |status| status.all_warm() && status.ready).await;

@@ -5,7 +5,7 @@ use stoker::types::Digest;
 use crate::node::{
     BUCKET, Node, SOON, assert_current, bytes, code, index, label_of, leftovers, list, our_pins, said,
 };
-use crate::parts::{PushedImage, Version};
+use crate::parts::{PushedImage, Seen, Version};
 
 /// What the servers have, and what the agent is to make of it.
 struct Goods {
@@ -62,10 +62,13 @@ impl Goods {
             format!(
                 "id: prefix, weights: s3://{BUCKET}/m/, include: [\"*.safetensors\", \"*.json\"], exclude: [old.json]"
             ),
-            format!("id: indexed, weights: \"{}\", index: true", node.nginx.url("idx/index.json")),
+            format!(
+                "id: indexed, weights: \"{}\", index: true",
+                format!("{}/idx/index.json", node.http.url())
+            ),
             format!(
                 "id: one, weights: \"{}\", sha256: {{single.bin: \"{digest}\"}}",
-                node.nginx.url("one/single.bin")
+                format!("{}/one/single.bin", node.http.url())
             ),
         ]
     }
@@ -92,11 +95,21 @@ impl Goods {
     }
 }
 
-/// GETs of what weights consist of: not of listings or an index.
+/// GETs of what weights consist of: not of listings, an index, or the one byte that tells a file's version.
 fn object_gets(node: &Node) -> Vec<String> {
     let s3 = node.s3.requests().into_iter().filter(|request| request.starts_with("GET /models/m/"));
-    let nginx = node.nginx.requests().into_iter();
-    s3.chain(nginx.filter(|request| request.starts_with("GET ") && !request.contains("index.json"))).collect()
+    let is_object = |seen: &Seen| {
+        seen.method == "GET"
+            && !seen.path.ends_with("index.json")
+            && seen.range.as_deref() != Some("bytes=0-0")
+    };
+    let http = node
+        .http
+        .seen()
+        .into_iter()
+        .filter(is_object)
+        .map(|seen| format!("GET {} {:?}", seen.path, seen.range));
+    s3.chain(http).collect()
 }
 
 fn blob_gets(node: &Node) -> Vec<String> {

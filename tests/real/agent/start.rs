@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::node::{SOON, agent, bare_agent, list, no_gpus, said};
+use crate::node::{SOON, agent, list, said};
 use crate::parts::{FreePort, Gpus, Nginx, Scratch, Status, Stoker};
 
 async fn get(url: &str) -> (u16, String) {
@@ -110,9 +110,8 @@ async fn a_cache_on_the_root_file_system_is_refused() {
 async fn a_port_that_is_taken_is_told_at_once() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let agent = bare_agent();
-    let sysfs = no_gpus(agent.scratch());
-    let run = agent.args(["--sysfs-root", &sysfs]).env("STOKER_HTTP", &address).once(SOON).await;
+    let gpus = Gpus::none();
+    let run = agent(&gpus).env("STOKER_HTTP", &address).once(SOON).await;
     let told = said(&run);
     assert_eq!(run.status.code(), Some(4), "{told}");
     assert!(told.contains(&address) && told.contains("--http"), "{told}");

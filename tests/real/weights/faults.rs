@@ -7,12 +7,15 @@ use super::{Bed, gets, ranges};
 
 const MIB: usize = 1 << 20;
 
+/// The first GET of a file that is named by its own URL asks for one byte, to learn its size and version.
+const PROBE: usize = 1;
+
 #[tokio::test]
 async fn a_flipped_byte_is_found_by_the_digest_in_the_list() {
     let bed = Bed::start().await;
     let weights = bytes(1, 3 * MIB);
     bed.nginx.put("m.bin", &weights);
-    bed.http.add(Rule::get("m.bin", Fault::FlipByte(1_000_000)).after(0));
+    bed.http.add(Rule::get("m.bin", Fault::FlipByte(1_000_000)).after(PROBE));
     bed.warm(&[&bed.with_digest("m", "m.bin", &weights)]).await;
     assert_current(&bed.agent, "m", &[("m.bin", &weights)]);
     let spoilt = gets(&bed.http, "m.bin").iter().filter(|seen| seen.fault.is_some()).count();
@@ -29,7 +32,6 @@ async fn a_flipped_byte_is_found_by_the_digest_in_the_index() {
         bed.nginx.put(&format!("m/{path}"), bytes);
     }
     bed.nginx.put("m/index.json", index(&files));
-    // Large enough for a probe of one byte to be left alone.
     bed.http.add(Rule::get("one.bin", Fault::FlipByte(500_000)));
     bed.http.add(Rule::get("two.bin", Fault::FlipByte(0)));
     bed.warm(&[&format!("{}, index: true", bed.bare("m", "m/index.json"))]).await;
@@ -78,7 +80,7 @@ async fn survives(fault: Fault, times: usize) -> Bed {
     let bed = Bed::start().await;
     let weights = bytes(1, 3 * MIB);
     bed.nginx.put("m.bin", &weights);
-    bed.http.add(Rule::get("m.bin", fault.clone()).times(times));
+    bed.http.add(Rule::get("m.bin", fault.clone()).after(PROBE).times(times));
     bed.warm(&[&bed.with_digest("m", "m.bin", &weights)]).await;
     assert_current(&bed.agent, "m", &[("m.bin", &weights)]);
     let met = gets(&bed.http, "m.bin").iter().filter(|seen| seen.fault.as_ref() == Some(&fault)).count();
@@ -117,7 +119,7 @@ async fn a_server_that_ignores_ranges_is_read_as_one_stream() {
     let bed = Bed::start().await;
     let weights = bytes(1, 40 * MIB);
     bed.nginx.put("m.bin", &weights);
-    bed.http.add(Rule::get("m.bin", Fault::IgnoreRange).always());
+    bed.http.add(Rule::get("m.bin", Fault::IgnoreRange).after(PROBE).always());
     bed.warm(&[&bed.with_digest("m", "m.bin", &weights)]).await;
     assert_current(&bed.agent, "m", &[("m.bin", &weights)]);
     let sent = bed.http.body_bytes();
@@ -139,7 +141,7 @@ async fn a_file_that_is_replaced_in_mid_download_ends_as_one_version() {
     let bed = Bed::start().await;
     let (old, new) = (bytes(1, 40 * MIB), bytes(2, 41 * MIB));
     bed.nginx.put("m.bin", &old);
-    bed.http.add(Rule::get("m.bin", Fault::Stall(MIB as u64)).times(3));
+    bed.http.add(Rule::get("m.bin", Fault::Stall(MIB as u64)).after(PROBE).times(3));
     bed.agent.write_list(&list(&[&bed.bare("m", "m.bin")]));
     let replace = async {
         until("a download", SOON, async || (bed.http.stalled() > 0).then_some(())).await;
@@ -176,7 +178,7 @@ async fn a_large_file_comes_in_parallel_ranges() {
     bed.nginx.put("m.bin", &weights);
     bed.s3.put_in_parts(BUCKET, "m/w.bin", &weights, 20 * MIB).await;
     // All ranges that travel at once stand still, so that they can be counted.
-    bed.http.add(Rule::get("m.bin", Fault::Stall(100_000)).times(3));
+    bed.http.add(Rule::get("m.bin", Fault::Stall(100_000)).after(PROBE).times(3));
     let digest = stoker::types::Digest::of(&weights).hex();
     bed.agent.write_list(&list(&[
         &bed.with_digest("http", "m.bin", &weights),

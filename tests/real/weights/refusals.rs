@@ -5,7 +5,7 @@ use std::path::Path;
 use rustix::mount::MountFlags;
 
 use crate::node::{BUCKET, SOON, agent, assert_current, bytes, leftovers, list, said};
-use crate::parts::{Agent, Gpus, Nginx, S3};
+use crate::parts::{Agent, Gpus, Nginx, S3, Stoker};
 
 const SECRET: &str = "hunter2-hunter2-hunter2";
 
@@ -28,9 +28,10 @@ async fn credentials_by_name_open_a_bucket_and_wrong_ones_are_told_without_the_s
     let gpus = Gpus::healthy(1);
     let s3 = s3_with_weights().await;
     let agent = agent(&gpus);
-    let right = s3.env().map(|(key, value)| (key, value));
+    let right = s3.env();
     secret(&agent, "right", &right);
     let wrong = right
+        .clone()
         .map(|(key, value)| (key, if key == "AWS_SECRET_ACCESS_KEY" { SECRET.to_owned() } else { value }));
     secret(&agent, "wrong", &wrong);
     let secrets = agent.scratch().join("secrets");
@@ -116,15 +117,18 @@ async fn a_disk_that_is_full_refuses_what_does_not_fit_and_takes_the_rest() {
 
 #[tokio::test]
 async fn a_disk_of_its_own_needs_no_permission_for_the_root_file_system() {
-    let gpus = Gpus::healthy(1);
-    let nginx = Nginx::start().await;
-    nginx.put("small.bin", b"small");
-    let agent = agent(&gpus).env("STOKER_ALLOW_ROOT_FS", "false");
+    let (gpus, agent) = (Gpus::healthy(1), Agent::new());
     small_cache(&agent, 64);
-    agent.write_list(&list(&[&format!("id: small, weights: \"{}\"", nginx.url("small.bin"))]));
-    let run = agent.once(SOON).await;
+    let run = Stoker::new(["agent", "--once", "--http=off"])
+        .args(gpus.args())
+        .args(["--list".as_ref(), agent.write_list(&list(&[])).as_os_str()])
+        .args(["--cache-dir".as_ref(), agent.cache().as_os_str()])
+        .args(["--state-dir".as_ref(), agent.state().as_os_str()])
+        .args(["--socket".as_ref(), agent.socket().as_os_str()])
+        .args(["--host-root".as_ref(), agent.scratch().path().as_os_str()])
+        .output(SOON)
+        .await;
     assert_eq!(run.status.code(), Some(0), "{}", said(&run));
-    assert_current(&agent, "small", &[("small.bin", b"small")]);
 }
 
 #[tokio::test]
