@@ -24,6 +24,8 @@ pub enum SourceError {
     Stalled { origin: String, after: Duration },
     #[error("{what} answered {status}")]
     Status { what: String, status: u16, retry_after: Option<Duration> },
+    #[error("{what} answered {status}, {says}")]
+    Refused { what: String, status: u16, says: String, retry_after: Option<Duration> },
     #[error("{what} changed while it was read")]
     Changed { what: String },
     #[error("{what}: {problem}")]
@@ -42,14 +44,16 @@ impl SourceError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Connect { .. } | Self::Broken { .. } | Self::Stalled { .. } => ErrorKind::Transient,
-            Self::Status { status, retry_after, .. } => match status {
-                401 | 403 => ErrorKind::Denied,
-                404 | 410 => ErrorKind::NotFound,
-                412 => ErrorKind::Changed,
-                429 | 503 => ErrorKind::Throttled { retry_after: *retry_after },
-                408 | 425 | 500..=599 => ErrorKind::Transient,
-                _ => ErrorKind::Invalid,
-            },
+            Self::Status { status, retry_after, .. } | Self::Refused { status, retry_after, .. } => {
+                match status {
+                    401 | 403 => ErrorKind::Denied,
+                    404 | 410 => ErrorKind::NotFound,
+                    412 => ErrorKind::Changed,
+                    429 | 503 => ErrorKind::Throttled { retry_after: *retry_after },
+                    408 | 425 | 500..=599 => ErrorKind::Transient,
+                    _ => ErrorKind::Invalid,
+                }
+            }
             Self::Changed { .. } => ErrorKind::Changed,
             // A captive portal or a proxy's error page: it passes.
             Self::Protocol { .. } => ErrorKind::Transient,

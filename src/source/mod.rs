@@ -21,6 +21,7 @@ mod http;
 mod index;
 mod memory;
 mod patience;
+mod s3;
 mod selection;
 mod sources;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::credentials::Credentials;
 use super::http::{Http, Place};
 use super::index::{self, Indexed};
 use super::selection::Selection;
-use super::{RemoteFile, SourceConfig, SourceError};
+use super::{RemoteFile, SourceConfig, SourceError, s3};
 use crate::list::WeightsGoods;
 use crate::types::WeightsUri;
 
@@ -22,6 +22,7 @@ pub struct Sources(Arc<Clients>);
 struct Clients {
     config: SourceConfig,
     http: Http,
+    s3: s3::Clients,
 }
 
 impl Sources {
@@ -31,7 +32,8 @@ impl Sources {
     /// When the system's CA certificates can't be read.
     pub fn new(config: SourceConfig) -> Result<Self, SourceError> {
         let http = Http::new(&config)?;
-        Ok(Self(Arc::new(Clients { config, http })))
+        let s3 = s3::Clients::new(&config);
+        Ok(Self(Arc::new(Clients { config, http, s3 })))
     }
 
     /// Lists the files that `goods` means, sorted by path: filtered by its globs, with the digests it gives where
@@ -55,6 +57,9 @@ impl Sources {
         };
         let files = match &goods.uri {
             WeightsUri::Http(url) => self.0.http(url, goods.index, credentials.as_ref(), &selection).await?,
+            WeightsUri::S3 { bucket, key } => {
+                self.0.s3.bucket(bucket, credentials.as_ref()).await?.files(key, &selection).await?
+            }
             uri => return Err(SourceError::Unsupported { scheme: uri.scheme().to_owned() }),
         };
         selection.check(files)

@@ -2,4 +2,5 @@
 
 mod http;
 mod index;
+mod s3;
 mod server;

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 /// One request, as it came.
 #[derive(Debug, Clone)]
 pub(super) struct Request {
+    pub(super) method: String,
     pub(super) target: String,
     headers: HashMap<String, String>,
 }
@@ -146,10 +147,11 @@ async fn serve(
             }
             lines.push(line.trim().to_owned());
         }
-        let target = lines[0].split(' ').nth(1).unwrap().to_owned();
+        let mut words = lines[0].split(' ').map(str::to_owned);
+        let (method, target) = (words.next().unwrap(), words.next().unwrap());
         let headers = lines[1..].iter().filter_map(|line| line.split_once(": "));
         let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
-        let request = Request { target, headers };
+        let request = Request { method, target, headers };
         seen.lock().unwrap().push(request.clone());
         let answer = answer(&request);
         if answer.is_silent {
@@ -163,6 +165,10 @@ async fn serve(
             head += &format!("{name}: {value}\r\n");
         }
         stream.write_all(format!("{head}\r\n").as_bytes()).await?;
+        stream.flush().await?;
+        if request.method == "HEAD" {
+            continue;
+        }
         stream.write_all(&answer.body).await?;
         stream.flush().await?;
         if answer.hangs {

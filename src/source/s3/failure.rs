@@ -1,0 +1,112 @@
+//! What the SDK's errors mean. They may hold headers and signed URLs, so only their code, their message and their
+//! status are taken.
+
+use std::future::Future;
+
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+
+use super::Bucket;
+use crate::rt::chain;
+use crate::source::{SourceError, answer};
+
+/// Characters of a server's own words that are passed on.
+const LONGEST_MESSAGE: usize = 200;
+
+impl Bucket {
+    /// The answer to one request, within the first-byte deadline.
+    pub(super) async fn answered<T, E>(
+        &self,
+        key: &str,
+        answer: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    ) -> Result<T, SourceError>
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let after = self.config.first_byte;
+        match tokio::time::timeout(after, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(self.failed(key, &error)),
+            Err(_) => Err(SourceError::Stalled { origin: self.origin.clone(), after }),
+        }
+    }
+
+    fn failed<E>(&self, key: &str, error: &SdkError<E, HttpResponse>) -> SourceError
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let origin = self.origin.clone();
+        match error {
+            SdkError::ServiceError(refused) => {
+                self.refused(key, refused.raw(), refused.err().code(), refused.err().message())
+            }
+            SdkError::ResponseError(unread) if !unread.raw().status().is_success() => {
+                self.refused(key, unread.raw(), None, None)
+            }
+            SdkError::ResponseError(_) => self.protocol(key, "its answer can't be read"),
+            SdkError::TimeoutError(_) => {
+                SourceError::Connect { origin, cause: "the connection took too long".into() }
+            }
+            SdkError::DispatchFailure(failure) => match failure.as_connector_error() {
+                Some(cause) if cause.is_io() || cause.is_timeout() => {
+                    SourceError::Connect { origin, cause: chain(cause).into() }
+                }
+                Some(cause) => self.unsent(chain(cause)),
+                None => SourceError::Connect { origin, cause: "it could not be asked".into() },
+            },
+            SdkError::ConstructionFailure(_) => self.unsent(chain(error)),
+            _ => SourceError::Connect { origin, cause: "it could not be asked".into() },
+        }
+    }
+
+    /// Nothing was sent. As a rule because nobody knows as whom.
+    fn unsent(&self, why: String) -> SourceError {
+        if why.to_ascii_lowercase().contains("credential") {
+            let problem = format!(
+                "{why}; name a Secret under `credentials` (with a file AWS_ANONYMOUS for a public bucket)"
+            );
+            return SourceError::Credentials { name: "of the environment".to_owned(), problem };
+        }
+        SourceError::Connect { origin: self.origin.clone(), cause: why.into() }
+    }
+
+    fn refused(
+        &self,
+        key: &str,
+        raw: &HttpResponse,
+        code: Option<&str>,
+        message: Option<&str>,
+    ) -> SourceError {
+        let status = raw.status().as_u16();
+        if status == 412 {
+            return SourceError::Changed { what: self.shown(key) };
+        }
+        if let (301 | 307 | 400, Some(region)) = (status, raw.headers().get("x-amz-bucket-region")) {
+            let problem =
+                format!("the bucket is in {region}; set AWS_REGION, in the Secret or the environment");
+            return self.invalid(key, problem);
+        }
+        let retry_after = raw.headers().get("retry-after").and_then(|text| {
+            let headers = http::HeaderMap::from_iter([(http::header::RETRY_AFTER, text.parse().ok()?)]);
+            answer::retry_after(&headers, jiff::Timestamp::now())
+        });
+        let Some(code) = code else {
+            return SourceError::Status { what: self.shown(key), status, retry_after };
+        };
+        let words: String =
+            message.unwrap_or_default().chars().filter(|c| !c.is_control()).take(LONGEST_MESSAGE).collect();
+        let says = if words.is_empty() { code.to_owned() } else { format!("{code}: {words}") };
+        SourceError::Refused { what: self.shown(key), status: meant(status, code), says, retry_after }
+    }
+}
+
+/// The status that says what S3's code says, where S3 itself sends a vaguer one ("Error responses" in its API
+/// reference).
+fn meant(status: u16, code: &str) -> u16 {
+    match code {
+        "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" | "AuthorizationHeaderMalformed" => 401,
+        "RequestTimeout" => 408,
+        "SlowDown" | "Throttling" | "ThrottlingException" | "RequestLimitExceeded" => 503,
+        _ => status,
+    }
+}

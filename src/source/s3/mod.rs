@@ -1,0 +1,178 @@
+//! `s3://`: one object, or all under a prefix, from AWS or from anything that speaks its protocol.
+
+use std::sync::Arc;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ChecksumType, Object};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+
+use self::object::S3Object;
+use super::index::MOST_FILES;
+use super::patience::patiently;
+use super::selection::Selection;
+use super::sources::PROBES;
+use super::{RemoteFile, SourceConfig, SourceError};
+use crate::types::{Digest, RelPath};
+
+mod checksum;
+mod clients;
+mod failure;
+mod object;
+
+pub(super) use clients::Clients;
+
+/// The bucket of one entry, asked with its credentials.
+#[derive(Debug, Clone)]
+pub(super) struct Bucket {
+    client: Client,
+    name: String,
+    /// `host:port`.
+    origin: String,
+    config: SourceConfig,
+}
+
+/// What a HEAD or a listing tells of an object.
+struct Seen {
+    key: String,
+    path: RelPath,
+    size: u64,
+    etag: Option<String>,
+    /// Whether a HEAD could tell a SHA-256 that isn't known yet.
+    may_have_digest: bool,
+}
+
+impl Bucket {
+    /// The files under `key`: a prefix when it's empty or ends in `/`, else one object.
+    pub(super) async fn files(
+        &self,
+        key: &str,
+        selection: &Selection<'_>,
+    ) -> Result<Vec<RemoteFile>, SourceError> {
+        if !key.is_empty() && !key.ends_with('/') {
+            let name = key.rsplit('/').next().unwrap_or(key);
+            let path: RelPath =
+                name.parse().map_err(|_| self.invalid(key, "its last part is no file name".to_owned()))?;
+            selection.check_names([&path])?;
+            if !selection.wants(&path) {
+                return Ok(Vec::new());
+            }
+            return Ok(vec![self.head(key.to_owned(), path).await?]);
+        }
+        let listed = self.list(key).await?;
+        selection.check_names(listed.iter().map(|seen| &seen.path))?;
+        let wanted = listed.into_iter().filter(|seen| selection.wants(&seen.path));
+        stream::iter(wanted)
+            .map(|seen| async move {
+                if seen.may_have_digest && selection.digest(&seen.path).is_none() {
+                    self.head_listed(seen).await
+                } else {
+                    Ok(self.file(seen, None))
+                }
+            })
+            .buffer_unordered(PROBES)
+            .try_collect()
+            .await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<Seen>, SourceError> {
+        let mut found = Vec::new();
+        let mut next: Option<String> = None;
+        loop {
+            let page = patiently(|| async {
+                let request = self.client.list_objects_v2().bucket(&self.name).prefix(prefix);
+                let request = request.set_continuation_token(next.clone());
+                self.answered(prefix, request.send()).await
+            })
+            .await?;
+            for object in page.contents() {
+                found.extend(self.seen(prefix, object)?);
+                if found.len() > MOST_FILES {
+                    return Err(self.invalid(prefix, format!("it holds more than {MOST_FILES} objects")));
+                }
+            }
+            match page.next_continuation_token {
+                Some(token) if page.is_truncated == Some(true) && next.as_ref() != Some(&token) => {
+                    next = Some(token);
+                }
+                _ if page.is_truncated == Some(true) => {
+                    return Err(self.protocol(prefix, "its listing breaks off"));
+                }
+                _ => return Ok(found),
+            }
+        }
+    }
+
+    /// A listed object, or nothing where it only stands for a directory.
+    fn seen(&self, prefix: &str, object: &Object) -> Result<Option<Seen>, SourceError> {
+        let (Some(key), Some(size)) = (object.key(), object.size().and_then(|size| u64::try_from(size).ok()))
+        else {
+            return Err(self.protocol(prefix, "its listing names no key, or no size"));
+        };
+        if size == 0 && key.ends_with('/') {
+            return Ok(None);
+        }
+        let path = key.strip_prefix(prefix).and_then(|rest| rest.parse().ok());
+        let path = path.ok_or_else(|| {
+            self.invalid(
+                key,
+                "its name can't be a file's; rename the object, or list it on its own".to_owned(),
+            )
+        })?;
+        let algorithms = object.checksum_algorithm();
+        let may_have_digest = algorithms.is_empty() || algorithms.contains(&ChecksumAlgorithm::Sha256);
+        let etag = object.e_tag().and_then(strong_etag);
+        Ok(Some(Seen { key: key.to_owned(), path, size, etag, may_have_digest }))
+    }
+
+    async fn head_listed(&self, seen: Seen) -> Result<RemoteFile, SourceError> {
+        let key = seen.key.clone();
+        let file = self.head(seen.key, seen.path).await?;
+        if file.size != seen.size || file.version != seen.etag {
+            return Err(SourceError::Changed { what: self.shown(&key) });
+        }
+        Ok(file)
+    }
+
+    async fn head(&self, key: String, path: RelPath) -> Result<RemoteFile, SourceError> {
+        let head = patiently(|| async {
+            let request = self.client.head_object().bucket(&self.name).key(&key);
+            self.answered(&key, request.checksum_mode(ChecksumMode::Enabled).send()).await
+        })
+        .await?;
+        let Some(size) = head.content_length().and_then(|size| u64::try_from(size).ok()) else {
+            return Err(self.protocol(&key, "it tells no size"));
+        };
+        // The checksum of a checksum (`…-N`) says nothing about the whole.
+        let is_whole = head.checksum_type().is_none_or(|kind| *kind == ChecksumType::FullObject);
+        let digest = head.checksum_sha256().filter(|_| is_whole).and_then(checksum::sha256);
+        let etag = head.e_tag().and_then(strong_etag);
+        Ok(self.file(Seen { key, path, size, etag, may_have_digest: false }, digest))
+    }
+
+    fn file(&self, seen: Seen, digest: Option<Digest>) -> RemoteFile {
+        let Seen { key, path, size, etag, .. } = seen;
+        let bytes = Arc::new(S3Object::new(self.clone(), key, size, etag.clone()));
+        RemoteFile { path, size, version: etag, digest, bytes }
+    }
+
+    /// The bucket and the key for people.
+    fn shown(&self, key: &str) -> String {
+        format!("s3://{}/{key}", self.name)
+    }
+
+    fn invalid(&self, key: &str, problem: String) -> SourceError {
+        SourceError::Invalid { what: self.shown(key), problem }
+    }
+
+    fn protocol(&self, key: &str, problem: &str) -> SourceError {
+        SourceError::Protocol { what: self.shown(key), problem: problem.to_owned() }
+    }
+}
+
+/// An ETag without its quotes, which some servers leave out, or `None` where it's a weak one.
+fn strong_etag(tag: &str) -> Option<String> {
+    let tag = tag.trim();
+    let bare = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).unwrap_or(tag);
+    let is_tag = !bare.is_empty() && bare.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"');
+    (is_tag && !tag.starts_with("W/")).then(|| bare.to_owned())
+}
