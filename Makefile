@@ -8,8 +8,9 @@ MAKEFLAGS += --no-builtin-rules
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin
 
 CARGO := cargo
-# What `make demo` is built as: what users run.
+# What `make demo` is built as: what users run. `make demo PROFILE=dev` builds faster, and runs slower.
 PROFILE := release
+PROFILE_DIR = target/$(patsubst dev,debug,$(PROFILE))
 
 .PHONY: help
 help: ## List the commands
@@ -52,7 +53,7 @@ test: setup lint ## Everything, on real parts, as root; ends with cargo's own su
 demo: ## A registry, an S3 server and containerd on this machine; a real image and a real model; twice
 	@tests/setup/bring-parts.sh --demo
 	$(CARGO) build --locked --profile $(PROFILE) --bin stoker --example demo
-	@target/$(PROFILE)/examples/demo
+	@$(PROFILE_DIR)/examples/demo
 
 .PHONY: bench
 bench: setup ## Race the scheduler and the path of hashing and writing

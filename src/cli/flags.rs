@@ -33,7 +33,12 @@ impl LogFlags {
     /// When the filter can't be read.
     pub(super) fn init(&self, quiet: bool) -> anyhow::Result<()> {
         let default = if quiet { "warn" } else { "info" };
-        crate::rt::init_logs(self.log_format, self.log.as_deref().unwrap_or(default))
+        let format = match self.log_format {
+            // Its lines stand between the progress display's, which are for people wherever they go.
+            LogFormat::Auto if quiet => LogFormat::Text,
+            format => format,
+        };
+        crate::rt::init_logs(format, self.log.as_deref().unwrap_or(default))
     }
 }
 

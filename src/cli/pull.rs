@@ -123,7 +123,8 @@ type Ended = Result<String, (ErrorKind, String)>;
 
 /// The two goods' ways in.
 struct Fetchers {
-    images: image::Puller,
+    /// Only where images are wanted: containerd is nobody's business otherwise.
+    images: Option<image::Puller>,
     weights: weights::Puller,
     credentials: Option<String>,
 }
@@ -134,15 +135,19 @@ impl Fetchers {
             Wanted::Image(reference) => Some(reference.clone()),
             Wanted::Weights(..) => None,
         });
-        let (_, watched) = watch::channel(references.collect::<BTreeSet<_>>());
-        let containerd = Containerd::new(&args.containerd.containerd_address);
-        // The image task ends with `ended`; only its handle is of use here.
-        let (handle, _, _) = image::spawn(containerd.clone(), watched, ended.clone());
+        let references: BTreeSet<ImageRef> = references.collect();
+        let images = (!references.is_empty()).then(|| {
+            let (_, watched) = watch::channel(references);
+            let containerd = Containerd::new(&args.containerd.containerd_address);
+            // The image task ends with `ended`; only its handle is of use here.
+            let (handle, _, _) = image::spawn(containerd.clone(), watched, ended.clone());
+            image::Puller::new(containerd, handle, args.sources.credentials_dir.clone())
+        });
         // Whoever types http:// knows what it is.
         let sources = source::Sources::new(args.sources.config(true))?;
         let engine = fetch::Engine::new(args.sources.limits());
         Ok(Self {
-            images: image::Puller::new(containerd, handle, args.sources.credentials_dir.clone()),
+            images,
             weights: weights::Puller::new(engine, sources, args.verified_only),
             credentials: args.credentials.clone(),
         })
@@ -170,8 +175,10 @@ impl Fetchers {
         match wanted {
             Wanted::Image(reference) => {
                 let goods = ImageGoods { reference: reference.clone(), pin: false };
-                let warm = self
-                    .images
+                let Some(images) = &self.images else {
+                    return Err((ErrorKind::Local, "no image was announced".to_owned()));
+                };
+                let warm = images
                     .ensure(&goods, credentials, true, progress, stop)
                     .await
                     .map_err(|error| (error.kind(), chain(&error)))?;

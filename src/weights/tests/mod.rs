@@ -4,4 +4,5 @@ mod bed;
 mod crash;
 mod hostile;
 mod pull;
+mod served_over_http;
 mod warm;
