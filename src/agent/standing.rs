@@ -160,16 +160,13 @@ pub(super) fn entry_hold(world: &World, list: &List, entry: &Entry, now: Now) ->
             for_good: failure.for_good,
         });
     }
-    if let (Goods::Image(_), Some(images)) = (&entry.goods, &world.images)
-        && !images.connected
-    {
-        let problem = images.problem.clone().unwrap_or_default();
-        return Some(Hold {
-            state: EntryState::Pending,
-            reason: Reason::new("ContainerdUnavailable", problem),
-            until: None,
-            for_good: false,
-        });
-    }
-    None
+    let reason = match (&entry.goods, &world.images, &world.weights) {
+        (Goods::Image(_), Some(images), _) if !images.connected => {
+            Reason::new("ContainerdUnavailable", images.problem.clone().unwrap_or_default())
+        }
+        (Goods::Image(_), None, _) => Reason::new("Starting", "containerd has not been asked yet"),
+        (Goods::Weights(_), _, None) => Reason::new("Starting", "the cache has not been read yet"),
+        (Goods::Image(_), Some(_), _) | (Goods::Weights(_), _, Some(_)) => return None,
+    };
+    Some(Hold { state: EntryState::Pending, reason, until: None, for_good: false })
 }

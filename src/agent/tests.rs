@@ -457,6 +457,15 @@ async fn images_wait_for_containerd_and_weights_do_not() {
 }
 
 #[tokio::test]
+async fn nothing_is_started_before_it_is_known_what_is_there() {
+    let world = world(listed([image("i", "nginx"), weights("w")]));
+    let plan = planned(&World { images: None, weights: None, ..world });
+    assert!(steps(&plan).is_empty());
+    assert_eq!(state(&plan, "w"), (EntryState::Pending, Some("Starting".to_owned())));
+    assert_eq!(state(&plan, "i"), (EntryState::Pending, Some("Starting".to_owned())));
+}
+
+#[tokio::test]
 async fn a_node_without_containerd_settles_when_only_weights_are_listed() {
     let mut world = world(listed([weights("w")]));
     world.images = Some(Arc::new(Images { connected: false, ..images([]) }));
