@@ -5,7 +5,7 @@ use std::path::Path;
 use rustix::mount::MountFlags;
 
 use crate::node::{BUCKET, SOON, agent, assert_current, bytes, leftovers, list, said};
-use crate::parts::{Agent, Gpus, Nginx, S3, Stoker};
+use crate::parts::{Agent, Fault, FaultProxy, Gpus, Nginx, Rule, S3, Stoker};
 
 const SECRET: &str = "hunter2-hunter2-hunter2";
 
@@ -74,7 +74,35 @@ async fn a_bucket_without_credentials_is_refused_with_the_next_step() {
     let run = agent.once(SOON).await;
     let told = said(&run);
     assert_eq!(run.status.code(), Some(1), "{told}");
-    assert!(told.contains("Denied"), "{told}");
+    assert!(told.contains("Denied") && told.contains("name a Secret under `credentials`"), "{told}");
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_is_told_with_the_credentials_that_were_used() {
+    let gpus = Gpus::healthy(1);
+    let nginx = Nginx::start().await;
+    nginx.put("w.bin", b"weights");
+    let proxy = FaultProxy::start(&nginx.host());
+    proxy.add(Rule::get("w.bin", Fault::Status { code: 401, retry_after: None }).always());
+    let agent = agent(&gpus);
+    secret(&agent, "reader", &[("token", SECRET.to_owned())]);
+    let secrets = agent.scratch().join("secrets");
+    let agent = agent.arg("--credentials-dir").arg(&secrets).arg("--log=debug");
+    let weights = format!("weights: \"{}/w.bin\"", proxy.url());
+    agent.write_list(&list(&[
+        &format!("id: named, {weights}, credentials: reader"),
+        &format!("id: nameless, {weights}"),
+    ]));
+    let run = agent.once(SOON).await;
+    let told = said(&run);
+    assert_eq!(run.status.code(), Some(1), "{told}");
+    assert!(!told.contains(SECRET), "{told}");
+    let row = |id: &str| told.lines().find(|line| line.starts_with(id)).unwrap_or_default().to_owned();
+    assert!(row("named ").contains("Denied") && row("named ").contains("\"reader\""), "{told}");
+    assert!(row("nameless").contains("name a mounted Secret under `credentials`"), "{told}");
+    proxy.clear();
+    assert_eq!(agent.once(SOON).await.status.code(), Some(0));
+    assert_current(&agent, "named", &[("w.bin", b"weights")]);
 }
 
 /// A home without any AWS configuration.
