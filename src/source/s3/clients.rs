@@ -1,7 +1,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use aws_config::meta::region::RegionProviderChain;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -82,8 +81,13 @@ impl Clients {
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
         let Some(credentials) = credentials else {
-            let region = RegionProviderChain::default_provider().or_else(REGION);
-            return Ok(loader.region(region).load().await);
+            let found = loader.load().await;
+            let is_placed = found.region().is_some();
+            return Ok(if is_placed {
+                found
+            } else {
+                found.into_builder().region(Region::new(REGION)).build()
+            });
         };
         let region = credentials.get("AWS_REGION").map(str::to_owned);
         let region = region.or_else(|| std::env::var("AWS_REGION").ok()).unwrap_or_else(|| REGION.to_owned());
