@@ -58,9 +58,12 @@ impl Bed {
     }
 }
 
-/// The GETs of a file that a proxy saw.
+/// The GETs of a file's bytes that a proxy saw; the one byte that tells a file's version isn't among them.
 fn gets(proxy: &FaultProxy, path: &str) -> Vec<Seen> {
-    proxy.seen().into_iter().filter(|seen| seen.method == "GET" && seen.path.contains(path)).collect()
+    let is_get = |seen: &Seen| {
+        seen.method == "GET" && seen.path.contains(path) && seen.range.as_deref() != Some("bytes=0-0")
+    };
+    proxy.seen().into_iter().filter(is_get).collect()
 }
 
 /// The different `Range` headers among them.

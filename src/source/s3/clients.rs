@@ -81,13 +81,10 @@ impl Clients {
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
         let Some(credentials) = credentials else {
+            // The loader's own chain: only that one asks the instance metadata by our HTTP client.
             let found = loader.load().await;
-            let is_placed = found.region().is_some();
-            return Ok(if is_placed {
-                found
-            } else {
-                found.into_builder().region(Region::new(REGION)).build()
-            });
+            let region = found.region().cloned().unwrap_or(Region::from_static(REGION));
+            return Ok(found.into_builder().region(region).build());
         };
         let region = credentials.get("AWS_REGION").map(str::to_owned);
         let region = region.or_else(|| std::env::var("AWS_REGION").ok()).unwrap_or_else(|| REGION.to_owned());
