@@ -56,20 +56,15 @@ impl Goods {
 
     fn entries(&self, node: &Node) -> [String; 5] {
         let digest = Digest::of(&self.single).hex();
+        let url = node.http.url();
         [
             format!("id: app, image: \"{}\", required: true", self.app.by_tag()),
             format!("id: tool, image: \"{}\"", self.tool.by_digest()),
             format!(
                 "id: prefix, weights: s3://{BUCKET}/m/, include: [\"*.safetensors\", \"*.json\"], exclude: [old.json]"
             ),
-            format!(
-                "id: indexed, weights: \"{}\", index: true",
-                format!("{}/idx/index.json", node.http.url())
-            ),
-            format!(
-                "id: one, weights: \"{}\", sha256: {{single.bin: \"{digest}\"}}",
-                format!("{}/one/single.bin", node.http.url())
-            ),
+            format!("id: indexed, weights: \"{url}/idx/index.json\", index: true"),
+            format!("id: one, weights: \"{url}/one/single.bin\", sha256: {{single.bin: \"{digest}\"}}"),
         ]
     }
 
