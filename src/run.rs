@@ -14,7 +14,7 @@ use crate::cli::{AgentArgs, Exit, HttpAddress, Look, ProgressDisplay, Status, pr
 use crate::containerd::Containerd;
 use crate::image::Puller;
 use crate::list::NodeFacts;
-use crate::node::{EntryState, Report};
+use crate::node::{EntryReport, EntryState, Reason, Report};
 use crate::rt::{Liveness, Metrics, Shutdown};
 use crate::types::ImageRef;
 use crate::weights::{Cache, RootFsPolicy, Warmer};
@@ -108,10 +108,21 @@ async fn once(
     Ok(if is_warm(&report) { Exit::Done } else { Exit::No })
 }
 
-/// Whether all that the list asks of this node is there, and the list could be read.
+/// Whether all that the list asks of this node is there, and the list could be read, each of its entries too.
 fn is_warm(report: &Report) -> bool {
-    let fine = |state| matches!(state, EntryState::Warm | EntryState::Skipped);
-    report.list.errors.is_empty() && report.entries.iter().all(|entry| fine(entry.state))
+    let outdated = |reason: &Option<Reason>| {
+        reason.as_ref().is_some_and(|reason| reason.code == Reason::LAST_GOOD_VERSION)
+    };
+    let is_fine = |entry: &EntryReport| match entry.state {
+        EntryState::Warm => !outdated(&entry.reason),
+        EntryState::Skipped => true,
+        EntryState::Pending
+        | EntryState::Fetching
+        | EntryState::Failed
+        | EntryState::Invalid
+        | EntryState::OverLimit => false,
+    };
+    report.list.errors.is_empty() && report.entries.iter().all(is_fine)
 }
 
 fn settings(args: &AgentArgs) -> anyhow::Result<Settings> {
@@ -242,5 +253,44 @@ impl Tasks {
         if tokio::time::timeout(std::time::Duration::from_secs(10), all).await.is_err() {
             tracing::warn!("some tasks did not end in time; leaving them behind");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::{GoodsKind, ListReport};
+    use crate::types::GpuState;
+
+    fn report(state: EntryState, reason: Option<&str>) -> Report {
+        let entry = EntryReport {
+            id: "a".parse().unwrap(),
+            kind: Some(GoodsKind::Weights),
+            required: false,
+            state,
+            reason: reason.map(|code| Reason::new(code, "")),
+            revision: None,
+            source: String::new(),
+            verified: true,
+            progress: None,
+        };
+        Report {
+            gpu: GpuState::unknown(),
+            list: ListReport::default(),
+            entries: vec![entry],
+            ready: false,
+            settled: true,
+            done: true,
+            boot_id: "boot".to_owned(),
+        }
+    }
+
+    #[test]
+    fn an_entry_that_the_newest_list_says_badly_is_not_what_the_list_asks_for() {
+        assert!(is_warm(&report(EntryState::Warm, None)));
+        assert!(is_warm(&report(EntryState::Warm, Some("Denied"))), "its source is away, and it is warm");
+        assert!(is_warm(&report(EntryState::Skipped, Some("Expired"))));
+        assert!(!is_warm(&report(EntryState::Warm, Some(Reason::LAST_GOOD_VERSION))));
+        assert!(!is_warm(&report(EntryState::OverLimit, Some("OverLimit"))));
     }
 }

@@ -53,7 +53,7 @@ pub fn plan(world: &World, boot_id: &str, now: Now) -> Plan {
         entries: entries.into_iter().map(|entry| entry.report).collect(),
     };
     let leaving = planner.removals(list, &report);
-    report.done = report.settled
+    report.done = all_has_been_asked(world)
         && all_ended
         && world.jobs.is_empty()
         && planner.steps.is_empty()
@@ -93,6 +93,16 @@ fn gate_is_open(world: &World) -> bool {
 struct Placed {
     report: EntryReport,
     ended: bool,
+}
+
+/// A containerd that can't be reached never answers, so that the world doesn't settle; but its jobs have an end.
+fn all_has_been_asked(world: &World) -> bool {
+    let cut_off = || world.images.as_ref().is_some_and(|images| !images.connected);
+    world.settled()
+        || (world.list.is_some()
+            && world.gpu.phase != GpuPhase::Unknown
+            && world.weights.is_some()
+            && cut_off())
 }
 
 fn ended(entries: &[Placed], world: &World) -> bool {
@@ -142,7 +152,7 @@ impl Planner<'_> {
                     "the newest list says this entry badly, so its last good version stays: {}",
                     listed.errors().join("; ")
                 );
-                entry.report.reason = Some(Reason::new("LastGoodVersion", said));
+                entry.report.reason = Some(Reason::new(Reason::LAST_GOOD_VERSION, said));
             }
             placed.push(entry);
         }

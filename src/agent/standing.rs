@@ -112,13 +112,14 @@ pub(super) fn check_due(world: &World, list: &List, entry: &Entry, standing: Sta
         || (standing.mend && now.monotonic >= check.mend_at)
 }
 
-/// Whether anything may be started at all; the node as a whole, not this entry, is the reason if not.
+/// Whether anything may be started at all; the node as a whole, not this entry, is the reason if not. With `--once`
+/// only the driver is waited for: nobody comes to mend the list, or to put a GPU in.
 pub(super) fn node_hold(world: &World, list: &List, now: Now) -> Option<Hold> {
     let hold = |code, message: String| Hold {
         state: EntryState::Pending,
         reason: Reason::new(code, message),
         until: None,
-        for_good: false,
+        for_good: world.settings.once,
     };
     if list.paused {
         return Some(hold("Paused", "the list says paused: true".to_owned()));
@@ -130,7 +131,8 @@ pub(super) fn node_hold(world: &World, list: &List, now: Now) -> Option<Hold> {
         return None;
     }
     if world.gpu.phase != GpuPhase::NotApplicable {
-        return Some(hold("GateClosed", world.gpu.reason.advice().to_owned()));
+        let hold = hold("GateClosed", world.gpu.reason.advice().to_owned());
+        return Some(Hold { for_good: false, ..hold });
     }
     match world.settings.no_gpu {
         NoGpu::Proceed => None,
@@ -166,7 +168,8 @@ pub(super) fn entry_hold(world: &World, list: &List, entry: &Entry, now: Now) ->
         });
     }
     let reason = match (&entry.goods, &world.images, &world.weights) {
-        (Goods::Image(_), Some(images), _) if !images.connected => {
+        // With `--once` it is tried all the same: then the tries are counted, and end.
+        (Goods::Image(_), Some(images), _) if !images.connected && !world.settings.once => {
             Reason::new("ContainerdUnavailable", images.problem.clone().unwrap_or_default())
         }
         (Goods::Image(_), None, _) => Reason::new("Starting", "containerd has not been asked yet"),

@@ -14,7 +14,7 @@ pub struct AgentArgs {
     #[arg(long, env = "STOKER_LIST", value_name = "FILE")]
     pub list: PathBuf,
 
-    /// Stop when every entry is warm (exit 0) or has failed for good (exit 1): to bake a machine image, say
+    /// Stop when every entry is warm (exit 0), or nothing more will come of the others (exit 1): to bake a machine image
     #[arg(long)]
     pub once: bool,
 

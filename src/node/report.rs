@@ -103,6 +103,9 @@ pub struct Reason {
 }
 
 impl Reason {
+    /// The code for an entry that is worked on as it last was good, because the newest list says it badly.
+    pub const LAST_GOOD_VERSION: &str = "LastGoodVersion";
+
     /// A reason.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self { code: code.into(), message: message.into() }
