@@ -6,15 +6,15 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::removals::{Wanted, removals};
+use super::removals::{Leaving, Wanted, removals};
 use super::standing::{
-    CLOCK_TOLERANCE, Hold, Standing, check_due, entry_hold, is_expired, is_stale, kind, node_hold, source,
-    standing,
+    CLOCK_TOLERANCE, Hold, Standing, check_due, entry_hold, is_expired, is_stale, kind, moves, node_hold,
+    source, standing,
 };
 use super::step::Step;
 use super::world::{NoGpu, Now, World};
 use crate::list::{Applies, Entry, Goods, List, Listed, applies, by_urgency};
-use crate::node::{EntryReport, EntryState, GoodsKind, ListReport, Reason, Report};
+use crate::node::{EntryReport, EntryState, GoodsKind, ListReport, Reason, Report, labels};
 use crate::types::{EntryId, GpuPhase, ImageRef, Progress};
 
 /// More entries than this on one node would make its labels and its list of jobs unbounded.
@@ -42,29 +42,32 @@ pub fn plan(world: &World, boot_id: &str, now: Now) -> Plan {
     let list = world.list.as_deref().unwrap_or(&nothing);
     let entries = planner.entries(list);
     planner.cancel_unwanted(list);
-    let leaving = removals(world, list, &planner.wanted);
-    let report = Report {
+    let all_ended = ended(&entries, world);
+    let mut report = Report {
         gpu: world.gpu.clone(),
         list: list_report(list, now),
         ready: world.ready_reached && gate_is_open(world),
         settled: world.settled(),
-        done: world.settled()
-            && world.jobs.is_empty()
-            && leaving.is_empty()
-            && planner.steps.is_empty()
-            && ended(&entries, world),
+        done: false,
         boot_id: boot_id.to_owned(),
         entries: entries.into_iter().map(|entry| entry.report).collect(),
     };
-    planner.steps.extend(leaving);
+    let leaving = planner.removals(list, &report);
+    report.done = report.settled
+        && all_ended
+        && world.jobs.is_empty()
+        && planner.steps.is_empty()
+        && leaving.steps.is_empty()
+        && !leaving.waiting;
+    planner.steps.extend(leaving.steps);
     if let Some(until) = list.valid_until {
-        planner.wake.at_wall(until + CLOCK_TOLERANCE);
+        planner.wake.at_wall(until.saturating_add(CLOCK_TOLERANCE).unwrap_or(Timestamp::MAX));
     }
     Plan {
         steps: planner.steps,
         report,
         wake_at: planner.wake.at,
-        watched_images: watched_images(world, list),
+        watched_images: world.listed_images().cloned().collect(),
     }
 }
 
@@ -167,6 +170,11 @@ impl Planner<'_> {
         node_hold: Option<&Hold>,
         free: &mut Slots,
     ) -> Placed {
+        if matches!(entry.goods, Goods::Weights(_)) && self.world.removing.contains(&entry.id) {
+            let reason =
+                Reason::new("Removing", "its names from when it was listed before are being removed");
+            return Placed { report: report(entry, EntryState::Pending, Some(reason)), ended: false };
+        }
         let stands = standing(self.world, entry);
         let state = if stands.satisfied { EntryState::Warm } else { EntryState::Fetching };
         let mut placed = Placed { report: report(entry, state, None), ended: false };
@@ -219,11 +227,23 @@ impl Planner<'_> {
 
     fn wake_for_check(&mut self, entry: &Entry, stands: Standing) {
         if let Some(check) = self.world.checks.get(&entry.id) {
-            self.wake.at(check.due);
+            // Where time changes nothing, a moment that has passed would wake the agent without end.
+            if moves(entry) {
+                self.wake.at(check.due);
+            }
             if stands.mend {
                 self.wake.at(check.mend_at);
             }
         }
+    }
+
+    fn removals(&self, list: &List, report: &Report) -> Leaving {
+        let is_image = |entry: &Entry| kind(&entry.goods) == GoodsKind::Image;
+        let starting =
+            self.steps.iter().any(|step| matches!(step, Step::Ensure { entry, .. } if is_image(entry)));
+        let pulling = starting || self.world.jobs.values().any(|job| is_image(&job.entry));
+        let said = labels(report).unwrap_or_default();
+        removals(self.world, list, &self.wanted, &said, pulling, self.now)
     }
 
     /// A job whose entry is no longer wanted as it was is stopped; its successor starts when it has ended.
@@ -341,13 +361,4 @@ fn list_report(list: &List, now: Now) -> ListReport {
         stale: is_stale(list, now),
         removals_held: list.removals_held,
     }
-}
-
-fn watched_images(world: &World, list: &List) -> BTreeSet<ImageRef> {
-    let entries = list.entries.iter().filter_map(Listed::entry);
-    let listed = entries.filter_map(|entry| match &entry.goods {
-        Goods::Image(goods) => Some(goods.reference.clone()),
-        Goods::Weights(_) => None,
-    });
-    listed.chain(world.last_warm.values().cloned()).collect()
 }

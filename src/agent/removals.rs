@@ -1,15 +1,16 @@
 //! What leaves: names of weights and pins of images that nobody lists. Pure.
 //!
-//! Label first, bytes after: a name goes only when the cluster has confirmed that its label is gone.
+//! Label first, bytes after: a name or a pin goes only when the cluster has confirmed that its label is gone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::standing::is_stale;
 use super::step::Step;
-use super::world::World;
+use super::world::{Now, World};
 use crate::image::to_unpin;
 use crate::list::{Entry, Goods, List};
 use crate::node::{GoodsKind, goods_label};
-use crate::types::{Digest, EntryId};
+use crate::types::{Digest, EntryId, Revision};
 
 /// What is listed, as far as removals care: also entries that are over the limit or broken.
 #[derive(Debug, Default)]
@@ -47,34 +48,63 @@ impl Wanted {
     }
 }
 
-/// The removals to do now.
-pub(super) fn removals(world: &World, list: &List, wanted: &Wanted) -> Vec<Step> {
-    if !world.settled() || list.paused || list.removals_held {
-        return Vec::new();
+/// What leaves.
+#[derive(Debug, Default)]
+pub(super) struct Leaving {
+    /// The removals to do now.
+    pub(super) steps: Vec<Step>,
+    /// Others wait for a label to go.
+    pub(super) waiting: bool,
+}
+
+/// What leaves, when `said` are the labels that the node should carry now, and images are being pulled if `pulling`.
+pub(super) fn removals(
+    world: &World,
+    list: &List,
+    wanted: &Wanted,
+    said: &BTreeMap<String, String>,
+    pulling: bool,
+    now: Now,
+) -> Leaving {
+    let mut leaving = Leaving::default();
+    if !world.settled() || list.paused || list.removals_held || is_stale(list, now) {
+        return leaving;
     }
-    let mut steps = Vec::new();
     for id in world.weights.iter().flat_map(|weights| weights.keys()) {
-        let label = goods_label(GoodsKind::Weights, id);
-        let in_use = wanted.weights.contains(id)
-            || world.jobs.contains_key(id)
-            || world.removing.contains(id)
-            || world.applied.labels.contains_key(&label);
-        if !in_use {
-            steps.push(Step::Retire(id.clone()));
+        let in_use =
+            wanted.weights.contains(id) || world.jobs.contains_key(id) || world.removing.contains(id);
+        if in_use {
+            continue;
+        }
+        if world.applied.labels.contains_key(&goods_label(GoodsKind::Weights, id)) {
+            leaving.waiting = true;
+        } else {
+            leaving.steps.push(Step::Retire(id.clone()));
         }
     }
     // A pull pins what it has just made before it is known here; its pins are looked at when it's over.
-    let pulling = world.jobs.values().any(|job| matches!(job.entry.goods, Goods::Image(_)));
     if let Some(images) = &world.images
         && images.connected
+        && world.images_were_asked_for()
         && !pulling
         && !wanted.unreadable
         && !world.unpinning
     {
-        let pins = to_unpin(&images.our_pins, &wanted.pinned);
+        let labelled = outdated_labels(world, said);
+        let is_labelled = |target: &Digest| labelled.contains(Revision::of_image(*target).short().as_str());
+        let targets = images.our_pins.iter().map(|pin| pin.target);
+        let kept = wanted.pinned.iter().copied().chain(targets.filter(is_labelled)).collect();
+        let pins = to_unpin(&images.our_pins, &kept);
+        leaving.waiting |= pins.len() < to_unpin(&images.our_pins, &wanted.pinned).len();
         if !pins.is_empty() {
-            steps.push(Step::Unpin(pins));
+            leaving.steps.push(Step::Unpin(pins));
         }
     }
-    steps
+    leaving
+}
+
+/// The values of labels that the node still carries and should not.
+fn outdated_labels<'a>(world: &'a World, said: &BTreeMap<String, String>) -> BTreeSet<&'a str> {
+    let labels = world.applied.labels.iter();
+    labels.filter(|(key, value)| said.get(*key) != Some(*value)).map(|(_, value)| value.as_str()).collect()
 }

@@ -93,12 +93,17 @@ fn weights_standing(world: &World, entry: &Entry, goods: &WeightsGoods) -> Stand
     }
 }
 
-/// Whether its source should be looked at again, although it's warm. A digest never moves, so it needs no look.
-pub(super) fn check_due(world: &World, list: &List, entry: &Entry, standing: Standing, now: Now) -> bool {
-    let moves = match &entry.goods {
+/// Whether its source can have something newer. A digest never moves.
+pub(super) fn moves(entry: &Entry) -> bool {
+    match &entry.goods {
         Goods::Image(goods) => goods.reference.digest().is_none(),
         Goods::Weights(_) => true,
-    };
+    }
+}
+
+/// Whether its source should be looked at again, although it's warm. A digest never moves, so it needs no look.
+pub(super) fn check_due(world: &World, list: &List, entry: &Entry, standing: Standing, now: Now) -> bool {
+    let moves = moves(entry);
     let Some(check) = world.checks.get(&entry.id).filter(|check| *check.entry == *entry) else {
         return moves || standing.mend;
     };

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::boot::BootState;
 use super::jobs::{Jobs, Rooms};
 use super::plan::{Plan, plan, reaches_ready};
+use super::standing::standing;
 use super::step::{Outcome, Step, Warmed};
 use super::world::{Check, Failure, Job, Now, Settings, World};
 use crate::image::Images;
@@ -26,6 +27,9 @@ const RESCAN: Duration = Duration::from_secs(60);
 
 /// How often the loop shows that it's alive, also when nothing happens.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// Whatever the plan says, time alone doesn't wake the loop sooner than this.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(100);
 
 /// How long a missing pin is left missing after it was last set: a pin that somebody else keeps taking off isn't
 /// fought over.
@@ -149,10 +153,11 @@ impl Agent {
     }
 
     fn apply(&mut self, event: Event) {
+        // First, so that an outcome is held against what its job has brought about.
+        self.take_inputs();
         if let Event::Ended(outcome) = event {
             self.learn(outcome);
         }
-        self.take_inputs();
     }
 
     /// A snapshot of all inputs: what counts is how things are now, not what happened.
@@ -201,6 +206,15 @@ impl Agent {
     }
 
     fn warmed(&mut self, entry: Arc<Entry>, warmed: Warmed) {
+        if let (Warmed::Weights { named, .. }, Some(weights)) = (&warmed, &mut self.world.weights) {
+            weights.insert(entry.id.clone(), named.clone());
+        }
+        let stopping = self.world.jobs.get(&entry.id).is_some_and(|job| job.stopping);
+        if !stopping && !standing(&self.world, &entry).satisfied {
+            // Started again at once, it would be so again.
+            let message = self.why_not_shown(&entry);
+            return self.failed(entry, ErrorKind::Local, "NotShown", message);
+        }
         let now = Instant::now();
         let content = self.world.jobs.remove(&entry.id).and_then(|job| job.content);
         self.world.failures.remove(&entry.id);
@@ -213,13 +227,28 @@ impl Agent {
             Warmed::Image { revision, pulled } => {
                 tracing::info!(entry = %entry.id, revision = %revision.short(), pulled, "image is warm");
             }
-            Warmed::Weights { named, revision, fetched } => {
+            Warmed::Weights { revision, fetched, .. } => {
                 tracing::info!(entry = %entry.id, revision = %revision.short(), fetched, "weights are warm");
                 self.metrics.bytes(MetricKind::Weights, fetched);
                 self.outdate_scan();
-                if let Some(weights) = &mut self.world.weights {
-                    weights.insert(entry.id.clone(), named);
-                }
+            }
+        }
+    }
+
+    /// Its job ended well, and yet it isn't there.
+    fn why_not_shown(&self, entry: &Entry) -> String {
+        match &entry.goods {
+            Goods::Image(_) => {
+                let problem = self.world.images.as_ref().and_then(|images| images.problem.as_deref());
+                let problem =
+                    problem.unwrap_or("somebody removed it, perhaps the kubelet for want of disk space");
+                format!("it was pulled, but containerd does not show it unpacked: {problem}")
+            }
+            Goods::Weights(_) => {
+                let named = self.world.weights.as_ref().and_then(|weights| weights.get(&entry.id));
+                let problem = named.and_then(|named| named.problem.as_deref());
+                let problem = problem.unwrap_or("somebody changed it at once");
+                format!("all files are there, but the cache does not show them: {problem}")
             }
         }
     }
@@ -283,6 +312,7 @@ impl Agent {
     /// Plans, starts what is planned, says what is so. Returns when to look again.
     fn act(&mut self) -> Instant {
         let now = Now::read();
+        self.world.has_settled |= self.world.settled();
         if now.monotonic >= self.rescan_at && self.scanning.is_none() {
             self.scanning = Some(Scan { outdated: false });
             self.rescan_at = now.monotonic + RESCAN;
@@ -306,10 +336,10 @@ impl Agent {
             changed
         });
         self.reports.send_replace(Arc::new(report));
-        let next = now.monotonic + HEARTBEAT;
-        wake_at
-            .map_or(next, |at| at.min(next))
-            .min(self.rescan_at.max(now.monotonic + Duration::from_millis(100)))
+        // A read that is under way ends by an event of its own, however late.
+        let rescan_at = self.scanning.is_none().then_some(self.rescan_at);
+        let next = [wake_at, rescan_at].into_iter().flatten().fold(now.monotonic + HEARTBEAT, Instant::min);
+        next.max(now.monotonic + SHORTEST_SLEEP)
     }
 
     /// What is started is known to be started.
@@ -376,3 +406,7 @@ fn log_failure(what: &str, result: Result<(), String>) {
         tracing::error!("{what}: {message}");
     }
 }
+
+#[cfg(test)]
+#[path = "task_tests.rs"]
+mod tests;

@@ -68,16 +68,20 @@ fn world(list: List) -> World {
         ..GpuState::unknown()
     };
     world.gate_opened = true;
-    world.images = Some(Arc::new(images([])));
+    let asked = world.listed_images().cloned().collect();
+    world.images = Some(Arc::new(Images { asked, ..images([]) }));
     world.weights = Some(BTreeMap::new());
     world
 }
 
 fn images<const N: usize>(present: [(&str, Presence); N]) -> Images {
+    let by_ref: BTreeMap<ImageRef, Presence> =
+        present.into_iter().map(|(text, presence)| (text.parse().unwrap(), presence)).collect();
     Images {
         connected: true,
         problem: None,
-        by_ref: present.into_iter().map(|(text, presence)| (text.parse().unwrap(), presence)).collect(),
+        asked: by_ref.keys().cloned().collect(),
+        by_ref,
         our_pins: Vec::new(),
     }
 }
@@ -216,6 +220,16 @@ async fn a_digest_needs_no_look_but_a_tag_does() {
 }
 
 #[tokio::test]
+async fn a_digest_that_was_pulled_long_ago_does_not_keep_the_agent_awake() {
+    let by_digest = format!("nginx@{}", Digest::of(b"x"));
+    let mut world = world(listed([image("d", &by_digest)]));
+    world.images = Some(Arc::new(images([(by_digest.as_str(), present("x"))])));
+    world.checks = [(id("d"), check(&world, &image("d", &by_digest), Duration::ZERO))].into();
+    let plan = planned(&world);
+    assert_eq!((steps(&plan).len(), plan.wake_at), (0, None));
+}
+
+#[tokio::test]
 async fn a_new_list_is_a_reason_to_look_again() {
     let of = weights("a");
     let mut world = world(listed([of.clone()]));
@@ -243,6 +257,7 @@ async fn the_old_revision_stays_labelled_while_a_new_request_is_fetched() {
 async fn the_old_image_stays_labelled_and_pinned_while_a_new_tag_is_pulled() {
     let mut world = world(listed([image("a", "nginx:2")]));
     let mut seen = images([("nginx:1", present("old"))]);
+    seen.asked.insert("nginx:2".parse().unwrap());
     seen.our_pins = vec![Pin { name: "docker.io/library/nginx:1".to_owned(), target: Digest::of(b"old") }];
     world.images = Some(Arc::new(seen));
     world.last_warm = [(id("a"), "nginx:1".parse::<ImageRef>().unwrap())].into();
@@ -313,9 +328,20 @@ async fn weights_off_the_list_keep_their_names_until_their_label_is_gone() {
     world.weights = Some([(id("gone"), named(&weights_goods("gone")))].into());
     world.applied.labels = [("weights.stoker.dev/gone".to_owned(), "0123".to_owned())].into();
     let plan = planned(&world);
-    assert!(steps(&plan).is_empty() && plan.report.entries.is_empty());
+    assert!(steps(&plan).is_empty() && plan.report.entries.is_empty() && !plan.report.done);
     world.applied.labels.clear();
     assert_eq!(steps(&planned(&world)), ["retire gone"]);
+}
+
+#[tokio::test]
+async fn weights_that_are_listed_again_wait_until_their_names_are_removed() {
+    let mut world = world(listed([weights("back")]));
+    world.weights = Some([(id("back"), named(&weights_goods("back")))].into());
+    world.removing = [id("back")].into();
+    let plan = planned(&world);
+    assert_eq!(state(&plan, "back"), (EntryState::Pending, Some("Removing".to_owned())));
+    assert!(steps(&plan).is_empty() && plan.report.entries[0].revision.is_none());
+    assert!(!plan.report.done);
 }
 
 #[tokio::test]
@@ -348,6 +374,61 @@ async fn pins_go_when_nobody_lists_the_image_and_stay_when_somebody_does() {
 }
 
 #[tokio::test]
+async fn a_pin_goes_after_its_label_and_not_while_an_image_is_being_made_warm() {
+    let mut world = world(listed([]));
+    let mut seen = images([]);
+    seen.our_pins = vec![Pin { name: "docker.io/library/old:1".to_owned(), target: Digest::of(b"gone") }];
+    world.images = Some(Arc::new(seen));
+    let revision = Revision::of_image(Digest::of(b"gone")).short();
+    world.applied.labels = [("image.stoker.dev/a".to_owned(), revision)].into();
+    let plan = planned(&world);
+    assert!(steps(&plan).is_empty() && !plan.report.done, "what waits for a label is still to be done");
+    world.applied.labels.clear();
+    assert_eq!(steps(&planned(&world)), ["unpin docker.io/library/old:1"]);
+
+    // The new entry may be the same image by another name.
+    let list = listed([image("b", "nginx:1")]);
+    let mut seen = Images::clone(world.images.as_ref().unwrap());
+    seen.asked.insert("nginx:1".parse().unwrap());
+    let world = World { list: Some(Arc::new(list)), images: Some(Arc::new(seen)), ..world };
+    assert_eq!(steps(&planned(&world)), ["ensure b"]);
+}
+
+#[tokio::test]
+async fn a_pin_that_the_list_no_longer_wants_goes_although_the_image_stays_labelled() {
+    let mut unpinned = image("a", "nginx:1");
+    unpinned.goods = Goods::Image(ImageGoods { reference: "nginx:1".parse().unwrap(), pin: false });
+    let mut world = world(listed([unpinned.clone()]));
+    let mut seen = images([("nginx:1", present("x"))]);
+    seen.our_pins = vec![Pin { name: "docker.io/library/nginx:1".to_owned(), target: Digest::of(b"x") }];
+    world.images = Some(Arc::new(seen));
+    world.checks = [(id("a"), check(&world, &unpinned, Duration::from_secs(600)))].into();
+    let revision = Revision::of_image(Digest::of(b"x")).short();
+    world.applied.labels = [("image.stoker.dev/a".to_owned(), revision)].into();
+    assert_eq!(steps(&planned(&world)), ["unpin docker.io/library/nginx:1"]);
+}
+
+#[tokio::test]
+async fn a_sweep_that_began_before_the_list_was_known_says_nothing_of_its_images() {
+    let mut world = world(listed([image("a", "nginx:1")]));
+    let pin = Pin { name: "docker.io/library/nginx:1".to_owned(), target: Digest::of(b"x") };
+    let early = Images { our_pins: vec![pin.clone()], ..images([]) };
+    world.images = Some(Arc::new(early.clone()));
+    let plan = planned(&world);
+    assert_eq!((steps(&plan), plan.report.settled), (vec!["ensure a".to_owned()], false));
+
+    let swept = Images { our_pins: vec![pin], ..images([("nginx:1", present("x"))]) };
+    world.images = Some(Arc::new(swept));
+    assert!(planned(&world).report.settled);
+
+    // Later a new image is listed: what was settled stays so, and its pin waits until it was asked for.
+    world.has_settled = true;
+    world.images = Some(Arc::new(early));
+    let plan = planned(&world);
+    assert_eq!((steps(&plan), plan.report.settled), (vec!["ensure a".to_owned()], true));
+}
+
+#[tokio::test]
 async fn an_expired_entry_and_one_for_other_nodes_are_not_listed_here() {
     let mut expired = weights("expired");
     expired.expires_at = Some("2026-11-24T11:00:00Z".parse().unwrap());
@@ -372,6 +453,12 @@ async fn a_list_past_its_time_starts_nothing_and_drops_nothing() {
     assert!(steps(&plan).is_empty());
     assert_eq!(state(&plan, "a"), (EntryState::Pending, Some("ListExpired".to_owned())));
     assert_eq!(state(&plan, "b").0, EntryState::Warm);
+
+    // Not even what was to expire since: the list that would have kept it may be the one that didn't come.
+    let mut expired = weights("b");
+    expired.expires_at = Some(now().wall - SignedDuration::from_mins(1));
+    world.list = Some(Arc::new(List { valid_until: list.valid_until, ..listed([expired]) }));
+    assert!(steps(&planned(&world)).is_empty());
 
     list.valid_until = Some(now().wall - SignedDuration::from_mins(4));
     world.list = Some(Arc::new(list));
@@ -480,4 +567,10 @@ fn the_moments_of_the_wall_clock_wake_the_agent() {
     let wake = planned(&world(listed([soon]))).wake_at.unwrap();
     let wait = wake.duration_since(started);
     assert!(wait > Duration::from_secs(29) && wait < Duration::from_secs(32), "{wait:?}");
+}
+
+#[test]
+fn a_list_that_is_valid_for_ever_is_no_trouble() {
+    let list = List { valid_until: Some(jiff::Timestamp::MAX), ..listed([weights("a")]) };
+    assert_eq!(steps(&planned(&world(list))), ["ensure a"]);
 }

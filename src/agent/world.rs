@@ -103,6 +103,8 @@ pub struct World {
     pub removing: BTreeSet<EntryId>,
     /// Pins that are being taken off.
     pub unpinning: bool,
+    /// [`World::settled`] was true at some moment of this run.
+    pub has_settled: bool,
 }
 
 /// A job under way.
@@ -186,6 +188,7 @@ impl World {
             checks: BTreeMap::new(),
             removing: BTreeSet::new(),
             unpinning: false,
+            has_settled: false,
         }
     }
 
@@ -193,19 +196,31 @@ impl World {
     /// said to the cluster.
     #[must_use]
     pub fn settled(&self) -> bool {
-        self.list.is_some()
-            && self.gpu.phase != GpuPhase::Unknown
-            && self.images_have_reported()
-            && self.weights.is_some()
+        self.has_settled
+            || (self.list.is_some()
+                && self.gpu.phase != GpuPhase::Unknown
+                && self.images_were_asked_for()
+                && self.weights.is_some())
     }
 
-    /// A containerd that could not be asked yet has said nothing about any image; where no image is listed, that
-    /// doesn't matter.
-    fn images_have_reported(&self) -> bool {
-        let listed = self.list.iter().flat_map(|list| &list.entries).filter_map(Listed::entry);
-        let no_image_is_listed = || !listed.into_iter().any(|entry| matches!(entry.goods, Goods::Image(_)));
+    /// Whether containerd has said of each image that is listed now whether it's there. The first sweeps begin before
+    /// the list is known, and one that could not be asked has said nothing about any image.
+    #[must_use]
+    pub fn images_were_asked_for(&self) -> bool {
         self.images
             .as_ref()
-            .is_some_and(|images| images.connected || !images.by_ref.is_empty() || no_image_is_listed())
+            .is_some_and(|images| self.listed_images().all(|reference| images.asked.contains(reference)))
+    }
+
+    /// The image of each entry, and the one that is warm for it, if that's another.
+    pub fn listed_images(&self) -> impl Iterator<Item = &ImageRef> {
+        let entries = self.list.iter().flat_map(|list| &list.entries).filter_map(Listed::entry);
+        entries.flat_map(|entry| {
+            let (listed, warm) = match &entry.goods {
+                Goods::Image(goods) => (Some(&goods.reference), self.last_warm.get(&entry.id)),
+                Goods::Weights(_) => (None, None),
+            };
+            listed.into_iter().chain(warm)
+        })
     }
 }

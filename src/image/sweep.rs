@@ -47,6 +47,7 @@ pub(super) async fn sweep(
     });
     Ok(Images {
         connected: true,
+        asked: wanted.clone(),
         by_ref: by_ref.collect(),
         problem: (!problems.is_empty()).then(|| problems.join("; ")),
         our_pins: pins::ours(&records),
