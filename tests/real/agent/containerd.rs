@@ -84,14 +84,31 @@ async fn a_restart_of_containerd_changes_no_label() {
     node.agent.wait_entry("app", "Warm", SOON).await;
     node.containerd.kill9();
     let pulls = node.registry.pulls().len();
-    let gone = async || {
-        node.containerd.ctr(&["images", "ls"]).await.status.success().then_some(()).is_none().then_some(())
-    };
-    until("its end", SOON, gone).await;
+    let noticed = async || node.agent.log().contains("containerd can't be asked").then_some(());
+    until("the agent's notice of it", SOON, noticed).await;
     let status = node.agent.status().await.expect("the agent answers without containerd");
     assert!(status.labels.contains_key("image.stoker.dev/app"), "what was seen last is kept: {status:?}");
     node.containerd.restart().await;
     let status = node.agent.wait_for("warmth", SOON, |status| status.all_warm() && status.done).await;
     assert!(status.labels.contains_key("image.stoker.dev/app"));
     assert_eq!(node.registry.pulls().len(), pulls, "nothing is pulled again: {:?}", node.registry.pulls());
+}
+
+#[tokio::test]
+async fn an_agent_that_is_killed_in_mid_pull_ends_warm_after_a_new_start() {
+    let mut node = Node::start(Version::V2_4).await;
+    let app = node.push("team/app", "app").await;
+    let proxy = FaultProxy::start(&node.registry.host());
+    node.containerd.trust(&node.registry.host(), &proxy.url());
+    proxy.add(Rule::get("/blobs/sha256", Fault::Stall(10)).always());
+    node.agent.write_list(&list(&[&format!("id: app, image: \"{}\"", app.by_tag())]));
+    node.agent.start().await;
+    until("a pull under way", SOON, async || (proxy.stalled() > 0).then_some(())).await;
+    node.agent.kill9();
+    proxy.clear();
+    node.agent.start().await;
+    node.agent.wait_entry("app", "Warm", SOON).await;
+    let snapshots = node.containerd.ctr_ok(&["snapshots", "ls"]).await;
+    assert!(snapshots.contains(&app.chain_id.to_string()), "{snapshots}");
+    assert_eq!(our_pins(&node.containerd).await.len(), 3);
 }

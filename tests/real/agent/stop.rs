@@ -164,3 +164,18 @@ async fn the_old_revision_stays_until_the_new_one_is_whole() {
         .await;
     assert_current(&bed.agent, "m", &[("m2.bin", &new)]);
 }
+
+#[tokio::test]
+async fn a_signal_is_never_mistaken_for_a_fault() {
+    let gpus = Gpus::without_driver(1);
+    let agent = agent(&gpus);
+    agent.write_list(&list(&["id: m, weights: \"https://127.0.0.1:1/m.bin\""]));
+    // Which of its tasks ends first is chance, so once is not enough.
+    for run in 0..10 {
+        let log = agent.scratch().join(format!("once-{run}.log"));
+        let run = Process::start("stoker agent --once", &agent.once_command(), &log);
+        run.wait_ready("a hold", SOON, async || run.log().contains("GateClosed").then_some(())).await;
+        run.terminate();
+        assert_eq!(run.wait(Duration::from_secs(5)).await.code(), Some(130), "{}", run.log());
+    }
+}
