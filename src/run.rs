@@ -91,14 +91,20 @@ async fn once(
 ) -> anyhow::Result<Exit> {
     let shown = CancellationToken::new();
     let display = tokio::spawn(ProgressDisplay::on_stderr().show(reports.clone(), shown.clone()));
-    let done = async { reports.wait_for(|report| report.done).await.map(|report| Arc::clone(&report)) };
+    let done = async {
+        match reports.wait_for(|report| report.done).await {
+            Ok(report) => Arc::clone(&report),
+            // The agent has ended, by a signal or by a fault: its task tells which.
+            Err(_) => std::future::pending().await,
+        }
+    };
     let report = tokio::select! {
         died = tasks.until(stop) => {
             shown.cancel();
             display.await?;
             return died.map(|()| Exit::Interrupted);
         }
-        report = done => report.context("the agent has ended")?,
+        report = done => report,
     };
     shown.cancel();
     display.await?;

@@ -117,7 +117,6 @@ impl Agent {
     /// # Errors
     /// When a task that it listens to has died.
     pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
-        self.inputs.list.mark_changed();
         self.take_inputs();
         loop {
             self.liveness.beat();
@@ -163,8 +162,10 @@ impl Agent {
 
     /// A snapshot of all inputs: what counts is how things are now, not what happened.
     fn take_inputs(&mut self) {
-        if self.inputs.list.has_changed().unwrap_or(false) {
-            self.world.list.clone_from(&self.inputs.list.borrow_and_update());
+        // Compared, and not asked for with `has_changed`: waiting for a change has marked it as seen already.
+        let list = self.inputs.list.borrow_and_update().clone();
+        if list != self.world.list {
+            self.world.list = list;
             self.count_broken_list();
         }
         self.world.gpu.clone_from(&self.inputs.gpu.borrow_and_update());

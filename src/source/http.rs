@@ -93,7 +93,7 @@ impl Http {
         let place = Place { url: url.clone(), authorization };
         if url.scheme() == "http" && !self.allow_http {
             return Err(place.invalid(
-                "plain http:// is not allowed here; use https:// or start the agent with --allow-http",
+                "plain http:// is not allowed here; use https:// or start the agent with --allow-schemes https,s3,http",
             ));
         }
         if dns::names_link_local(url) {

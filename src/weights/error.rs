@@ -101,13 +101,25 @@ impl CacheError {
     }
 }
 
+/// Whoever is refused should know as whom it was asked.
+fn as_whom(cause: &SourceError, credentials: Option<&str>) -> String {
+    match (cause, credentials) {
+        // It names them itself.
+        (SourceError::Credentials { .. }, _) => String::new(),
+        _ if cause.kind() != ErrorKind::Denied => String::new(),
+        (_, Some(name)) => format!(" with the credentials {name:?}; check what their Secret holds"),
+        (_, None) => " without named credentials; name a mounted Secret under `credentials`".to_owned(),
+    }
+}
+
 /// Why weights didn't become warm.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each message says it")]
 pub enum WeightsError {
-    #[error("cannot list the files of {from}")]
+    #[error("cannot list the files of {from}{}", as_whom(cause, credentials.as_deref()))]
     Resolve {
         from: String,
+        credentials: Option<String>,
         #[source]
         cause: SourceError,
     },

@@ -75,7 +75,11 @@ pub(super) async fn list(
         biased;
         () = stop.cancelled() => Err(WeightsError::Stopped),
         listed = sources.resolve(goods, credentials) => {
-            listed.map_err(|cause| WeightsError::Resolve { from: goods.uri.to_string(), cause })
+            listed.map_err(|cause| WeightsError::Resolve {
+                from: goods.uri.to_string(),
+                credentials: credentials.map(str::to_owned),
+                cause,
+            })
         }
     }
 }

@@ -86,7 +86,7 @@ fn seconds(time: Duration) -> String {
 async fn publish_image(registry: &Registry) -> PushedImage {
     let begun = Instant::now();
     let build = || {
-        let layers = [("/usr/bin", 120 * MB), ("/usr/lib", 220 * MB), ("/usr/share", 60 * MB)];
+        let layers = [("/usr/bin", 140 * MB), ("/usr/lib", 240 * MB), ("/usr/share", 20 * MB)];
         let with = |image: ImageBuilder, (dir, limit)| image.layer(Layer::new().host(dir, limit));
         layers.into_iter().fold(ImageBuilder::new().with_index(), with).build()
     };

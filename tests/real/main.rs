@@ -1,6 +1,10 @@
 //! Tests against real parts: containerd, a registry, an S3 server, nginx, and the `stoker` binary itself.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
+mod agent;
+mod doors;
 mod fixtures;
 mod images;
+mod node;
 mod parts;
+mod weights;

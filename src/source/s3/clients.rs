@@ -1,7 +1,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use aws_config::meta::region::RegionProviderChain;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -82,8 +81,10 @@ impl Clients {
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
         let Some(credentials) = credentials else {
-            let region = RegionProviderChain::default_provider().or_else(REGION);
-            return Ok(loader.region(region).load().await);
+            // The loader's own chain: only that one asks the instance metadata by our HTTP client.
+            let found = loader.load().await;
+            let region = found.region().cloned().unwrap_or(Region::from_static(REGION));
+            return Ok(found.into_builder().region(region).build());
         };
         let region = credentials.get("AWS_REGION").map(str::to_owned);
         let region = region.or_else(|| std::env::var("AWS_REGION").ok()).unwrap_or_else(|| REGION.to_owned());

@@ -51,23 +51,26 @@ impl Bucket {
                 Some(cause) if cause.is_io() || cause.is_timeout() => {
                     SourceError::Connect { origin, cause: chain(cause).into() }
                 }
-                Some(cause) => self.unsent(chain(cause)),
+                Some(cause) => self.unsent(&chain(cause)),
                 None => SourceError::Connect { origin, cause: "it could not be asked".into() },
             },
-            SdkError::ConstructionFailure(_) => self.unsent(chain(error)),
+            SdkError::ConstructionFailure(_) => self.unsent(&chain(error)),
             _ => SourceError::Connect { origin, cause: "it could not be asked".into() },
         }
     }
 
-    /// Nothing was sent. As a rule because nobody knows as whom.
-    fn unsent(&self, why: String) -> SourceError {
-        if why.to_ascii_lowercase().contains("credential") {
-            let problem = format!(
-                "{why}; name a Secret under `credentials` (with a file AWS_ANONYMOUS for a public bucket)"
-            );
-            return SourceError::Credentials { name: "of the environment".to_owned(), problem };
+    /// Nothing was sent. As a rule because nobody knows as whom: the SDK says so in a list of all it tried.
+    fn unsent(&self, why: &str) -> SourceError {
+        if why.contains("no credentials found") {
+            let problem = "there are none (environment, profile, web identity, ECS and IMDS were asked); name a \
+                           Secret under `credentials`, with a file AWS_ANONYMOUS for a public bucket";
+            return SourceError::Credentials {
+                name: "of the environment".to_owned(),
+                problem: problem.to_owned(),
+            };
         }
-        SourceError::Connect { origin: self.origin.clone(), cause: why.into() }
+        let cause = shortened(why.lines().next().unwrap_or_default());
+        SourceError::Connect { origin: self.origin.clone(), cause: cause.into() }
     }
 
     fn refused(
@@ -93,11 +96,14 @@ impl Bucket {
         let Some(code) = code else {
             return SourceError::Status { what: self.shown(key), status, retry_after };
         };
-        let words: String =
-            message.unwrap_or_default().chars().filter(|c| !c.is_control()).take(LONGEST_MESSAGE).collect();
+        let words = shortened(message.unwrap_or_default());
         let says = if words.is_empty() { code.to_owned() } else { format!("{code}: {words}") };
         SourceError::Refused { what: self.shown(key), status: meant(status, code), says, retry_after }
     }
+}
+
+fn shortened(words: &str) -> String {
+    words.chars().filter(|letter| !letter.is_control()).take(LONGEST_MESSAGE).collect()
 }
 
 /// The status that says what S3's code says, where S3 itself sends a vaguer one ("Error responses" in its API

@@ -241,7 +241,7 @@ async fn credentials_go_to_their_own_server_and_no_further() {
 async fn what_a_list_may_not_name_is_never_asked() {
     let strict = Sources::new(SourceConfig::default()).unwrap();
     let error = strict.resolve(&goods("http://127.0.0.1:1/x", false), None).await.unwrap_err();
-    assert!(error.to_string().contains("--allow-http"), "{error}");
+    assert!(error.to_string().contains("--allow-schemes"), "{error}");
     for uri in ["http://169.254.169.254/latest/meta-data", "http://127.0.0.1:1/", "http://127.0.0.1:1/a%2Fb"]
     {
         assert_eq!(resolve(uri, false).await.unwrap_err().kind(), ErrorKind::Invalid, "{uri}");

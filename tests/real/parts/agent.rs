@@ -1,5 +1,6 @@
 //! The `stoker` binary itself, run as its users run it.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
@@ -270,6 +271,12 @@ pub(crate) struct Status {
     pub(crate) list: serde_json::Value,
     /// Whether the node is ready.
     pub(crate) ready: bool,
+    /// Nothing is left to do until something changes.
+    #[serde(default)]
+    pub(crate) done: bool,
+    /// The labels of the Node.
+    #[serde(default)]
+    pub(crate) labels: BTreeMap<String, String>,
     /// One for each entry.
     pub(crate) entries: Vec<Entry>,
 }
@@ -305,6 +312,9 @@ pub(crate) struct Entry {
     pub(crate) bytes_total: u64,
     /// What is warm.
     pub(crate) revision: Option<String>,
+    /// Every byte was checked against a published digest.
+    #[serde(default)]
+    pub(crate) verified: bool,
 }
 
 /// Why an entry is where it is.

@@ -107,8 +107,8 @@ impl Layer {
         self.file(&format!("{dir}/.wh..wh..opq"), Vec::new(), 0o644)
     }
 
-    /// Files, links and directories of this host below `dir`, in the order of their names, until their sizes
-    /// come to `limit` bytes.
+    /// Files, links and directories of this host below `dir`, in the order of their names, until the next file would
+    /// bring their sizes above `limit` bytes. A file of more than half of that is left out.
     pub(crate) fn host(self, dir: impl Into<PathBuf>, limit: u64) -> Self {
         self.with(Item::Host { dir: dir.into(), limit })
     }
@@ -136,7 +136,7 @@ impl Layer {
                 Item::File { path, bytes, mode } => add(tar, EntryType::Regular, path, *mode, bytes)?,
                 Item::Symlink { path, target } => link(tar, EntryType::Symlink, path, target)?,
                 Item::HardLink { path, target } => link(tar, EntryType::Link, path, target)?,
-                Item::Host { dir, limit } => add_host(tar, dir, &mut limit.clone())?,
+                Item::Host { dir, limit } => add_host(tar, dir, &mut Room::of(*limit))?,
             }
         }
         Ok(())
@@ -176,8 +176,8 @@ fn link(
     tar.append_link(&mut header(kind, 0o777, 0), path, target)
 }
 
-/// Adds a directory of the host; `left` is how many bytes may still be added.
-fn add_host(tar: &mut tar::Builder<impl Write>, dir: &Path, left: &mut u64) -> std::io::Result<()> {
+/// Adds a directory of the host.
+fn add_host(tar: &mut tar::Builder<impl Write>, dir: &Path, room: &mut Room) -> std::io::Result<()> {
     let inside = |path: &Path| path.strip_prefix("/").unwrap_or(path).to_owned();
     let mode = std::fs::metadata(dir)?.mode() & 0o7777;
     tar.append_data(&mut header(EntryType::Directory, mode, 0), inside(dir), std::io::empty())?;
@@ -185,22 +185,44 @@ fn add_host(tar: &mut tar::Builder<impl Write>, dir: &Path, left: &mut u64) -> s
     entries.sort();
     for path in entries {
         let meta = path.symlink_metadata()?;
-        if meta.is_dir() {
-            add_host(tar, &path, left)?;
+        if room.full {
+            return Ok(());
+        } else if meta.is_dir() {
+            add_host(tar, &path, room)?;
         } else if meta.is_symlink() {
             tar.append_link(
                 &mut header(EntryType::Symlink, 0o777, 0),
                 inside(&path),
                 std::fs::read_link(&path)?,
             )?;
-        } else if meta.is_file() && meta.len() <= *left {
-            let file = File::open(&path)?;
-            *left -= meta.len();
+        } else if meta.is_file() && room.takes(meta.len()) {
             let mut header = header(EntryType::Regular, meta.mode() & 0o7777, meta.len());
-            tar.append_data(&mut header, inside(&path), file)?;
+            tar.append_data(&mut header, inside(&path), File::open(&path)?)?;
         }
     }
     Ok(())
+}
+
+/// How many bytes may still be added.
+struct Room {
+    limit: u64,
+    left: u64,
+    full: bool,
+}
+
+impl Room {
+    fn of(limit: u64) -> Self {
+        Self { limit, left: limit, full: false }
+    }
+
+    fn takes(&mut self, size: u64) -> bool {
+        if size > self.limit / 2 {
+            return false;
+        }
+        self.full = size > self.left;
+        self.left = self.left.saturating_sub(size);
+        !self.full
+    }
 }
 
 /// What an image is to be.

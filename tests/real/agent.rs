@@ -1,0 +1,8 @@
+//! The agent as a whole: a list in, images and weights warm, and a status that says so.
+
+mod containerd;
+mod gate;
+mod list;
+mod once;
+mod start;
+mod stop;
