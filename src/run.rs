@@ -284,6 +284,7 @@ mod tests {
             gpu: GpuState::unknown(),
             list: ListReport::default(),
             entries: vec![entry],
+            gate_passed: true,
             ready: false,
             settled: true,
             done: true,

@@ -57,6 +57,7 @@ fn report() -> Report {
                 ..entry("llama", Some(GoodsKind::Weights), EntryState::Pending)
             },
         ],
+        gate_passed: true,
         ready: false,
         settled: true,
         done: false,

@@ -46,6 +46,7 @@ pub fn plan(world: &World, boot_id: &str, now: Now) -> Plan {
     let mut report = Report {
         gpu: world.gpu.clone(),
         list: list_report(list, now),
+        gate_passed: world.gate_opened || gate_is_open(world),
         ready: world.ready_reached && gate_is_open(world),
         settled: world.settled(),
         done: false,

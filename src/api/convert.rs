@@ -9,7 +9,8 @@ use crate::types::{GpuPhase, GpuState};
 
 /// The report, with the labels that it puts on the Node, as an answer to `Status`.
 pub(super) fn status(report: &Report, node_labels: BTreeMap<String, String>) -> proto::StatusResponse {
-    let Report { gpu, list, entries, ready, settled, done, boot_id } = report;
+    // The labels say it already.
+    let Report { gpu, list, entries, gate_passed: _, ready, settled, done, boot_id } = report;
     proto::StatusResponse {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         boot_id: boot_id.clone(),

@@ -54,6 +54,7 @@ pub(super) fn report() -> Report {
                 ..entry("typo", None, EntryState::Invalid)
             },
         ],
+        gate_passed: true,
         ready: false,
         settled: true,
         done: false,

@@ -265,6 +265,7 @@ mod tests {
                 verified: true,
                 progress,
             }],
+            gate_passed: true,
             ready: false,
             settled: true,
             done: false,

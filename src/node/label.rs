@@ -41,7 +41,7 @@ pub fn labels(report: &Report) -> Option<BTreeMap<String, String>> {
         labels.insert(READY_LABEL.to_owned(), "true".to_owned());
     }
     let carries = |state| !matches!(state, EntryState::Skipped | EntryState::Invalid | EntryState::OverLimit);
-    for entry in report.entries.iter().filter(|entry| carries(entry.state)) {
+    for entry in report.entries.iter().filter(|entry| report.gate_passed && carries(entry.state)) {
         if let (Some(kind), Some(revision)) = (entry.kind, entry.revision) {
             labels.insert(goods_label(kind, &entry.id), revision.short());
         }
@@ -80,6 +80,17 @@ mod tests {
         let mut report = report();
         report.entries = vec![entry("llama", GoodsKind::Weights, EntryState::Fetching)];
         assert!(labels(&report).unwrap().contains_key("weights.stoker.dev/llama"));
+    }
+
+    #[test]
+    fn what_is_warm_waits_for_the_driver_and_keeps_its_label_when_the_gate_closes_again() {
+        let mut report = report();
+        report.entries = vec![entry("llama", GoodsKind::Weights, EntryState::Warm)];
+        report.gate_passed = false;
+        assert!(labels(&report).unwrap().is_empty());
+        report.gate_passed = true;
+        report.gpu.open = false;
+        assert_eq!(labels(&report).unwrap().len(), 1);
     }
 
     #[test]

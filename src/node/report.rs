@@ -14,6 +14,9 @@ pub struct Report {
     pub list: ListReport,
     /// One for each listed entry, in the order in which they are worked on.
     pub entries: Vec<EntryReport>,
+    /// The gate was open at some moment of this boot, or a node without GPUs was told to proceed: before that
+    /// nothing is said to be warm here, since no pod could use it.
+    pub gate_passed: bool,
     /// `stoker.dev/ready`: reached once a boot.
     pub ready: bool,
     /// Whether list, gate, images and cache have each reported once; before that nothing is said to the cluster.
@@ -121,6 +124,7 @@ pub(crate) mod tests {
             gpu: GpuState::unknown(),
             list: ListReport::default(),
             entries: Vec::new(),
+            gate_passed: true,
             ready: false,
             settled: true,
             done: false,
