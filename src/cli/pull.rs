@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::flags::{ContainerdFlags, SourceFlags};
@@ -64,7 +64,7 @@ enum Wanted {
     Weights(PathBuf, Box<WeightsGoods>),
 }
 
-/// Fetches everything, several at once, and says of each how it ended.
+/// Fetches everything, images all at once and weights one after the other, and says of each how it ended.
 pub(super) async fn run(args: PullArgs) -> anyhow::Result<Exit> {
     let wanted = args.uris.iter().map(|uri| wanted(&args, uri)).collect::<anyhow::Result<Vec<_>>>()?;
     let stop = Shutdown::new().context("cannot take over SIGTERM and SIGINT")?.token();
@@ -126,6 +126,8 @@ struct Fetchers {
     /// Only where images are wanted: containerd is nobody's business otherwise.
     images: Option<image::Puller>,
     weights: weights::Puller,
+    /// All weights go into one directory, which takes one set at a time.
+    weights_turn: Mutex<()>,
     credentials: Option<String>,
 }
 
@@ -149,6 +151,7 @@ impl Fetchers {
         Ok(Self {
             images,
             weights: weights::Puller::new(engine, sources, args.verified_only),
+            weights_turn: Mutex::default(),
             credentials: args.credentials.clone(),
         })
     }
@@ -186,6 +189,7 @@ impl Fetchers {
                 Ok(format!("{how}, sha256:{}", warm.revision))
             }
             Wanted::Weights(to, goods) => {
+                let _turn = self.weights_turn.lock().await;
                 let pulled = self
                     .weights
                     .pull_to(to, goods, credentials, progress, stop)

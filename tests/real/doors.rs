@@ -130,6 +130,21 @@ async fn pull_says_what_is_missing() {
 }
 
 #[tokio::test]
+async fn several_weights_go_into_one_directory_without_getting_in_each_others_way() {
+    let nginx = Nginx::start().await;
+    let files: [(&str, &[u8]); 3] = [("a.bin", b"first"), ("b.bin", b"second"), ("c.bin", b"third")];
+    let urls = files.map(|(path, bytes)| {
+        nginx.put(path, bytes);
+        nginx.url(path)
+    });
+    let to = Scratch::new("to");
+    let run = Stoker::new(["pull", "--to"]).args([to.path()]).args(urls).output(SOON).await;
+    assert_code(&run, 0);
+    assert_eq!(files_below(to.path()), tree(&files));
+    assert!(!err(&run).contains("another"), "{}", said(&run));
+}
+
+#[tokio::test]
 async fn the_cache_is_listed_and_its_paths_are_told() {
     let gpus = Gpus::healthy(1);
     let nginx = Nginx::start().await;
