@@ -9,7 +9,9 @@ use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 
-use super::super::{Cache, Current, Named, Reserve, RootFsPolicy, WarmWeights, Warmer, WeightsError};
+use super::super::{
+    Cache, CacheError, Current, Named, Reserve, RootFsPolicy, WarmWeights, Warmer, WeightsError,
+};
 use crate::fetch::{Engine, Limits};
 use crate::list::WeightsGoods;
 use crate::source::{RangeBody, RangeSource, RemoteFile, SourceConfig, SourceError, Sources};
@@ -43,7 +45,16 @@ impl Bed {
     /// What a new start of the agent does. No other handle may be left.
     pub(super) fn reopen(&mut self) {
         self.close();
-        self.cache = Some(Cache::open(&self.home, &RootFsPolicy::Allow).unwrap());
+        // A process that another test is just starting shares our open files until its exec, the lock's too.
+        let open = || Cache::open(&self.home, &RootFsPolicy::Allow);
+        let mut opened = open();
+        let mut patience = 100_000;
+        while patience > 0 && matches!(opened, Err(CacheError::Locked { .. })) {
+            std::thread::yield_now();
+            patience -= 1;
+            opened = open();
+        }
+        self.cache = Some(opened.unwrap());
     }
 
     /// What the end of an agent does.
