@@ -44,7 +44,7 @@ pub(crate) async fn agent(args: AgentArgs) -> anyhow::Result<Exit> {
         args.allow.allow_list()?,
         stop.clone(),
     );
-    let (gpus, gpu_task) = gpu::spawn(gpu_config(&args), stop.clone());
+    let (gpus, gpu_task) = gpu::spawn(gpu_config(&args, &boot), stop.clone());
     let (images_handle, images, image_task) = image::spawn(containerd.clone(), watched, stop.clone());
 
     let metrics = Arc::new(Metrics::new());
@@ -176,13 +176,14 @@ fn rooms(
     })
 }
 
-fn gpu_config(args: &AgentArgs) -> gpu::GpuConfig {
+fn gpu_config(args: &AgentArgs, boot: &BootState) -> gpu::GpuConfig {
     let mut config = gpu::GpuConfig::new("/proc/self/exe");
     config.nvml_path.clone_from(&args.gate.nvml_path);
     config.sysfs_root.clone_from(&args.gate.sysfs_root);
     config.host_root.clone_from(&args.gate.host_root);
     config.expected = args.gate.gpu_expected;
     config.interval = args.gate.gpu_interval;
+    config.was_open = boot.gate_open;
     config
 }
 

@@ -18,6 +18,9 @@ pub struct BootState {
     pub boot_id: String,
     /// The gate was open at some moment of that boot.
     pub gate_opened: bool,
+    /// The gate was open when this was written: a restart of the agent closes no gate.
+    #[serde(default)]
+    pub gate_open: bool,
     /// `stoker.dev/ready` was reached in that boot.
     pub ready_reached: bool,
     /// Entry → the reference of the image that was last warm for it, as text.
@@ -91,6 +94,7 @@ mod tests {
         BootState {
             boot_id: boot_id.to_owned(),
             gate_opened: true,
+            gate_open: true,
             ready_reached: true,
             last_warm: [("vllm".parse().unwrap(), "docker.io/a/b:1".to_owned())].into(),
         }
@@ -108,7 +112,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         state("one").save(dir.path()).unwrap();
         let loaded = BootState::load(dir.path(), "two");
-        assert!(!loaded.gate_opened && !loaded.ready_reached);
+        assert!(!loaded.gate_opened && !loaded.gate_open && !loaded.ready_reached);
         assert_eq!(loaded.last_warm, state("one").last_warm);
     }
 

@@ -19,7 +19,7 @@ use crate::image::Images;
 use crate::list::{Entry, Goods, List, Listed};
 use crate::node::{Applied, Reason, Report};
 use crate::rt::{Attempts, Liveness, MetricKind, Metrics, RetryPolicy};
-use crate::types::{EntryId, ErrorKind, GpuState, ImageRef};
+use crate::types::{EntryId, ErrorKind, GpuPhase, GpuState, ImageRef};
 use crate::weights::Named;
 
 /// How often the cache's names are read again: somebody may have removed a file under us.
@@ -389,6 +389,11 @@ impl Agent {
         let state = BootState {
             boot_id: self.boot.boot_id.clone(),
             gate_opened: self.world.gate_opened,
+            gate_open: if self.world.gpu.phase == GpuPhase::Unknown {
+                self.boot.gate_open
+            } else {
+                self.world.gpu.open
+            },
             ready_reached: self.world.ready_reached,
             last_warm: images.collect(),
         };

@@ -45,10 +45,11 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A closed gate that knows nothing.
+    /// A gate that knows nothing. `was_open`: an earlier run of the agent left it open in this boot, and a restart
+    /// is no reason to judge by one failed probe.
     #[must_use]
-    pub fn new(params: GateParams) -> Self {
-        Self { params, failed_in_a_row: 0, state: GpuState::unknown() }
+    pub fn new(params: GateParams, was_open: bool) -> Self {
+        Self { params, failed_in_a_row: 0, state: GpuState { open: was_open, ..GpuState::unknown() } }
     }
 
     /// Takes in how one probe ended, and says where the GPUs stand now.
@@ -120,14 +121,14 @@ mod tests {
     }
 
     fn opened() -> Gate {
-        let mut gate = Gate::new(GateParams::default());
+        let mut gate = Gate::new(GateParams::default(), false);
         assert!(gate.apply(ready()).open);
         gate
     }
 
     #[test]
     fn one_proof_opens_and_nothing_else_does() {
-        let mut gate = Gate::new(GateParams::default());
+        let mut gate = Gate::new(GateParams::default(), false);
         for result in [
             answer(GpuPhase::Waiting, GpuReason::DriverNotLoaded),
             answer(GpuPhase::Degraded, GpuReason::GpuCountMismatch),
@@ -137,6 +138,18 @@ mod tests {
             assert!(!gate.apply(result.clone()).open, "{result:?}");
         }
         assert!(gate.apply(ready()).open);
+    }
+
+    #[test]
+    fn a_gate_that_was_open_before_a_restart_stays_so_until_it_is_judged() {
+        let mut gate = Gate::new(GateParams::default(), true);
+        let open: Vec<bool> = (0..3).map(|_| gate.apply(ProbeResult::TimedOut).open).collect();
+        assert_eq!(open, [true, true, false]);
+        let mut gate = Gate::new(GateParams::default(), true);
+        assert!(
+            !gate.apply(answer(GpuPhase::NotApplicable, GpuReason::NoNvidiaDevice)).open,
+            "hard evidence"
+        );
     }
 
     #[test]
@@ -197,7 +210,7 @@ mod tests {
                 3 => answer(GpuPhase::Waiting, GpuReason::FabricInProgress),
                 _ => answer(GpuPhase::Failed, GpuReason::VersionMismatch),
             };
-            let mut gate = Gate::new(GateParams::default());
+            let mut gate = Gate::new(GateParams::default(), false);
             for end in 1..=results.len() {
                 let state = gate.apply(play(results[end - 1]));
                 let since = results[..end].iter().rev().position(|&which| which < 2);

@@ -31,6 +31,8 @@ pub struct GpuConfig {
     pub waiting_interval: Duration,
     /// How long a probe may take.
     pub deadline: Duration,
+    /// An earlier run of the agent left the gate open in this boot.
+    pub was_open: bool,
 }
 
 impl GpuConfig {
@@ -49,6 +51,7 @@ impl GpuConfig {
             interval: Duration::from_secs(30),
             waiting_interval: Duration::from_millis(1500),
             deadline: Duration::from_secs(20),
+            was_open: false,
         }
     }
 }
@@ -59,14 +62,15 @@ impl GpuConfig {
 pub fn spawn(config: GpuConfig, stop: CancellationToken) -> (watch::Receiver<GpuState>, JoinHandle<()>) {
     let (publish, published) = watch::channel(GpuState::unknown());
     let pace = Pace { steady: config.interval, waiting: config.waiting_interval };
-    let GpuConfig { exe, nvml_path, host_root, sysfs_root, expected, deadline, .. } = config;
+    let GpuConfig { exe, nvml_path, host_root, sysfs_root, expected, deadline, was_open, .. } = config;
     let target = ProbeTarget { nvml_path, host_root, sysfs_root, expected };
     let command = ProbeCommand { exe, target, deadline };
+    let gate = Gate::new(GateParams::default(), was_open);
     let task = tokio::spawn(async move {
         tokio::select! {
             () = stop.cancelled() => {}
             // Dropped with the child that it may be waiting for, which kills that.
-            () = watch_over(pace, || ask(&command), &publish) => {}
+            () = watch_over(pace, gate, || ask(&command), &publish) => {}
         }
     });
     (published, task)
@@ -106,12 +110,11 @@ impl Pace {
 }
 
 /// Probes for ever, one probe at a time.
-async fn watch_over<F, A>(pace: Pace, mut ask: F, publish: &watch::Sender<GpuState>)
+async fn watch_over<F, A>(pace: Pace, mut gate: Gate, mut ask: F, publish: &watch::Sender<GpuState>)
 where
     F: FnMut() -> A,
     A: Future<Output = Asked>,
 {
-    let mut gate = Gate::new(GateParams::default());
     loop {
         let asked = ask().await;
         let mut state = tell(gate.apply(asked.result), publish);
@@ -187,7 +190,7 @@ mod tests {
                     None => Box::pin(std::future::pending()),
                 }
             };
-            watch_over(PACE, next, &publish).await;
+            watch_over(PACE, Gate::new(GateParams::default(), false), next, &publish).await;
         });
         (published, asked_at, task)
     }

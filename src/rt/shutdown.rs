@@ -1,6 +1,9 @@
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+/// As in the table of exit codes.
+const INTERRUPTED: i32 = 130;
+
 /// SIGTERM and SIGINT as one request to stop. The first asks; a second means now.
 #[derive(Debug)]
 pub struct Shutdown {
@@ -17,8 +20,8 @@ impl Shutdown {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// A token that the first signal cancels. The second one ends the process with 128 + its number, as a shell
-    /// would report it: the caller asked twice.
+    /// A token that the first signal cancels. The second one ends the process at once, with the
+    /// exit code of an interrupted command: the caller asked twice.
     #[must_use]
     pub fn token(mut self) -> CancellationToken {
         let token = CancellationToken::new();
@@ -27,16 +30,16 @@ impl Shutdown {
             self.next().await;
             tracing::info!("stopping; a second signal stops at once");
             stop.cancel();
-            let number = self.next().await;
-            std::process::exit(128 + number);
+            self.next().await;
+            std::process::exit(INTERRUPTED);
         });
         token
     }
 
-    async fn next(&mut self) -> i32 {
+    async fn next(&mut self) {
         tokio::select! {
-            _ = self.terminate.recv() => 15,
-            _ = self.interrupt.recv() => 2,
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }
