@@ -90,4 +90,13 @@ impl Warmed {
             Self::Image { revision, .. } | Self::Weights { revision, .. } => *revision,
         }
     }
+
+    /// Whether anything had to be brought for it.
+    #[must_use]
+    pub fn moved_bytes(&self) -> bool {
+        match self {
+            Self::Image { pulled, .. } => *pulled,
+            Self::Weights { fetched, .. } => *fetched > 0,
+        }
+    }
 }

@@ -222,16 +222,17 @@ impl Agent {
         let due = now + self.world.settings.recheck.mul_f64(jitter);
         let check = Check { at: now, due, content, mend_at: now + MEND_AFTER, entry: Arc::clone(&entry) };
         self.world.checks.insert(entry.id.clone(), check);
-        self.count(&entry, Ok(()));
-        match warmed {
-            Warmed::Image { revision, pulled } => {
-                tracing::info!(entry = %entry.id, revision = %revision.short(), pulled, "image is warm");
-            }
-            Warmed::Weights { revision, fetched, .. } => {
-                tracing::info!(entry = %entry.id, revision = %revision.short(), fetched, "weights are warm");
-                self.metrics.bytes(MetricKind::Weights, fetched);
-                self.outdate_scan();
-            }
+        let revision = warmed.revision().short();
+        // A look at a source that has nothing new is neither a pull nor news.
+        if warmed.moved_bytes() {
+            self.count(&entry, Ok(()));
+            tracing::info!(entry = %entry.id, %revision, "warm");
+        } else {
+            tracing::debug!(entry = %entry.id, %revision, "warm already");
+        }
+        if let Warmed::Weights { fetched, .. } = warmed {
+            self.metrics.bytes(MetricKind::Weights, fetched);
+            self.outdate_scan();
         }
     }
 

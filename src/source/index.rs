@@ -3,7 +3,7 @@
 //! ```json
 //! {"files": [
 //!   {"path": "model-00001-of-00002.safetensors", "size": 4976698672, "sha256": "…64 hex digits…"},
-//!   {"path": "unet/config.json", "size": 1234, "url": "../shared/config.json"}
+//!   {"path": "unet/config.json", "size": 1234, "url": "../base/config.json"}
 //! ]}
 //! ```
 //!

@@ -8,7 +8,7 @@ async fn serving(index: serde_json::Value) -> Server {
         "/m/index.json" | "/m/index.json?sig=secret" => Answer::new(200).body(index.to_string()),
         "/m/a.bin" => Answer::of(request, b"aaaa", "a1"),
         "/m/sub/b%20b.bin" => Answer::of(request, b"bb", "b1"),
-        "/shared/c" => Answer::of(request, b"ccc", "c1"),
+        "/base/c" => Answer::of(request, b"ccc", "c1"),
         _ => Answer::new(404),
     })
     .await
@@ -17,7 +17,7 @@ async fn serving(index: serde_json::Value) -> Server {
 fn files() -> serde_json::Value {
     serde_json::json!({"files": [
         {"path": "sub/b b.bin", "size": 2, "sha256": Digest::of(b"bb").hex()},
-        {"path": "c.json", "size": 3, "url": "../shared/c"},
+        {"path": "c.json", "size": 3, "url": "../base/c"},
         {"path": "a.bin", "size": 4, "sha256": Digest::of(b"aaaa").to_string()},
     ]})
 }
