@@ -172,6 +172,12 @@ pub(super) fn entry_hold(world: &World, list: &List, entry: &Entry, now: Now) ->
         (Goods::Image(_), Some(images), _) if !images.connected && !world.settings.once => {
             Reason::new("ContainerdUnavailable", images.problem.clone().unwrap_or_default())
         }
+        // A sweep that wasn't asked for it says nothing about it; the next one begins as soon as it's listed.
+        (Goods::Image(goods), Some(images), _)
+            if images.connected && !images.asked.contains(&goods.reference) =>
+        {
+            Reason::new("Starting", "containerd has not been asked for it yet")
+        }
         (Goods::Image(_), None, _) => Reason::new("Starting", "containerd has not been asked yet"),
         (Goods::Weights(_), _, None) => Reason::new("Starting", "the cache has not been read yet"),
         (Goods::Image(_), Some(_), _) | (Goods::Weights(_), _, Some(_)) => return None,
