@@ -3,8 +3,7 @@ use std::str::FromStr as _;
 
 use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::{
-    Image, ImageFsInfoRequest, ImageSpec, ImageStatusRequest, ListImagesRequest, PullImageRequest,
-    RemoveImageRequest,
+    Image, ImageFsInfoRequest, ImageSpec, ImageStatusRequest, PullImageRequest, RemoveImageRequest,
 };
 use tonic::transport::Channel;
 
@@ -37,17 +36,6 @@ impl Containerd {
         let request = ImageStatusRequest { image: Some(spec(reference)), verbose: false };
         let answer = self.call(&what, READ_DEADLINE, self.cri().image_status(request)).await?;
         answer.image.map(|image| image_from(image, &what)).transpose()
-    }
-
-    /// All images that CRI knows.
-    ///
-    /// # Errors
-    /// When the call fails, or an image's id isn't a SHA-256 digest.
-    pub async fn list_images(&self) -> Result<Vec<CriImage>, ContainerdError> {
-        let what = "list the images";
-        let request = ListImagesRequest { filter: None };
-        let answer = self.call(what, READ_DEADLINE, self.cri().list_images(request)).await?;
-        answer.images.into_iter().map(|image| image_from(image, what)).collect()
     }
 
     /// Pulls and unpacks an image, and answers its id. It has no deadline: containerd itself gives up where nothing

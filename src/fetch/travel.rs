@@ -12,6 +12,10 @@ use crate::rt::{Attempts, RetryPolicy, chain};
 use crate::source::{RangeBody, RangeSource, SourceError};
 use crate::types::{ByteRange, ErrorKind};
 
+/// A range that waits keeps its memory, which other blobs need. A server that asks for more patience than this is
+/// asked again by whoever wanted the blob.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
 /// The buffer of a range and how far it's filled. It stays with the range over all its tries: nobody who holds
 /// later bytes of the blob can then take the memory that the earlier ones wait for.
 #[derive(Debug)]
@@ -155,7 +159,8 @@ pub(super) fn again(
         attempts.succeeded();
     }
     let kind = error.kind();
-    if let Some(delay) = attempts.failed_with(kind, fastrand::f64()) {
+    let delay = attempts.failed_with(kind, fastrand::f64());
+    if let Some(delay) = delay.filter(|delay| *delay <= LONGEST_WAIT) {
         let failed = attempts.failed();
         tracing::debug!(error = chain(&error), failed, ?delay, "a range broke off; asking for its rest");
         return Ok(delay);
@@ -165,5 +170,24 @@ pub(super) fn again(
             Err(FetchError::TriesExhausted { tries: attempts.failed(), last: error })
         }
         _ => Err(FetchError::Source(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_not_held_while_a_server_wants_to_be_left_alone_for_long() {
+        let asked_for = |seconds| SourceError::Status {
+            what: "x".to_owned(),
+            status: 503,
+            retry_after: Some(Duration::from_secs(seconds)),
+        };
+        let mut attempts = Attempts::new(RetryPolicy::RANGE);
+        assert!(again(&mut attempts, 0, 100, asked_for(5)).is_ok());
+        let error = again(&mut attempts, 0, 100, asked_for(600)).unwrap_err();
+        let asked = ErrorKind::Throttled { retry_after: Some(Duration::from_secs(600)) };
+        assert_eq!(error.kind(), asked, "the agent's own backoff hears how long");
     }
 }

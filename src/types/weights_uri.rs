@@ -65,19 +65,6 @@ impl WeightsUri {
             Self::File(_) => "file",
         }
     }
-
-    /// Whether it names everything under a prefix, and not one object.
-    #[must_use]
-    pub fn is_prefix(&self) -> bool {
-        match self {
-            Self::S3 { key, .. } | Self::Gcs { key, .. } | Self::Azure { key, .. } => {
-                key.is_empty() || key.ends_with('/')
-            }
-            Self::HuggingFace { .. } | Self::Oci(_) => true,
-            Self::File(path) => path.ends_with('/'),
-            Self::Http(_) => false,
-        }
-    }
 }
 
 impl FromStr for WeightsUri {

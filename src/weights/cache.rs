@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -69,12 +69,6 @@ impl Cache {
     #[must_use]
     pub fn path(&self) -> &Path {
         self.root.path()
-    }
-
-    /// What a pod mounts to find an entry's files at `current/`. Nothing need be there.
-    #[must_use]
-    pub fn entry_path(&self, id: &EntryId) -> PathBuf {
-        self.root.path().join(layout::entry(id))
     }
 
     /// What every entry with a name in the cache shows. A look at names and lengths: bytes aren't read.

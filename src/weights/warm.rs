@@ -117,7 +117,6 @@ impl Warmer {
         let (cache, of, gone) = (self.cache.clone(), id.clone(), stop.child_token());
         let _gone_when_dropped = gone.clone().drop_guard();
         blocking(move || cache.show(&of, contents, request, &gone)).await??;
-        tracing::info!(%id, %revision, fetched_bytes, verified, "weights are warm");
         Ok(WarmWeights { revision, verified, fetched_bytes, files })
     }
 
