@@ -26,7 +26,8 @@ use crate::{api, cluster, fetch, gpu, image, node, source};
 /// When something stands in the way of the start, or a task has died.
 pub(crate) async fn agent(args: AgentArgs) -> anyhow::Result<Exit> {
     let stop = Shutdown::new().context("cannot take over SIGTERM and SIGINT")?.token();
-    let settings = settings(&args)?;
+    let facts = node_facts(&args)?;
+    let settings = settings(&args, &facts.name);
     let boot_id = std::fs::read_to_string(&args.node.boot_id_path)
         .with_context(|| format!("cannot read {} (--boot-id-path)", args.node.boot_id_path.display()))?;
     let boot = BootState::load(&args.node.state_dir, boot_id.trim());
@@ -53,7 +54,9 @@ pub(crate) async fn agent(args: AgentArgs) -> anyhow::Result<Exit> {
     let nothing = plan(&World::new(settings.clone()), boot_id.trim(), Now::read()).report;
     let (reports_out, reports) = watch::channel(Arc::new(nothing));
     let (applied, node_task) = cluster::spawn_standalone_node(reports.clone(), stop.clone());
-    let inputs = Inputs { list: lists, gpu: gpus, images, applied };
+    let (_facts, facts) = watch::channel(Some(Arc::new(facts)));
+    let (_requested, requested) = watch::channel(BTreeSet::new());
+    let inputs = Inputs { list: lists, gpu: gpus, images, facts, applied, requested };
     let agent = Agent::new(
         settings,
         boot,
@@ -131,7 +134,7 @@ fn is_warm(report: &Report) -> bool {
     report.list.errors.is_empty() && report.entries.iter().all(is_fine)
 }
 
-fn settings(args: &AgentArgs) -> anyhow::Result<Settings> {
+fn node_facts(args: &AgentArgs) -> anyhow::Result<NodeFacts> {
     let name = match &args.node.node_name {
         Some(name) => name.clone(),
         None => rustix::system::uname()
@@ -142,12 +145,16 @@ fn settings(args: &AgentArgs) -> anyhow::Result<Settings> {
             .context("the host has no readable name; give --node-name")?,
     };
     let labels = args.node.node_labels.iter().cloned().collect();
-    let mut settings = Settings::new(NodeFacts { name, labels });
+    Ok(NodeFacts { name, labels })
+}
+
+fn settings(args: &AgentArgs, node_name: &str) -> Settings {
+    let mut settings = Settings::new(node_name);
     settings.gate = args.gate.gate;
     settings.no_gpu = args.gate.no_gpu;
     settings.once = args.once;
     settings.verified_only = args.node.verified_only;
-    Ok(settings)
+    settings
 }
 
 fn open_cache(args: &AgentArgs) -> anyhow::Result<Arc<Cache>> {

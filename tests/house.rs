@@ -21,7 +21,7 @@ const FLOORS: [&[&str]; 7] = [
 const TOP: usize = 6;
 
 /// Each outside system's client crate has one room.
-const CLIENTS: [(&str, &[&str]); 12] = [
+const CLIENTS: [(&str, &[&str]); 14] = [
     ("reqwest", &["source"]),
     ("aws_sdk_s3", &["source"]),
     ("aws_config", &["source"]),
@@ -32,6 +32,8 @@ const CLIENTS: [(&str, &[&str]); 12] = [
     ("nvml_wrapper", &["gpu"]),
     ("axum", &["api"]),
     ("tonic_health", &["api"]),
+    ("kube", &["cluster"]),
+    ("k8s_openapi", &["cluster"]),
     ("indicatif", &["cli"]),
     ("serde_saphyr", &["list"]),
 ];

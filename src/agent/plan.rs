@@ -167,7 +167,7 @@ impl Planner<'_> {
         if let Some(at) = entry.expires_at {
             self.wake.at_wall(at);
         }
-        match applies(entry, &self.world.settings.node) {
+        match applies(entry, &self.world.node()) {
             Applies::Yes => None,
             Applies::No(why) => Some(Reason::new("NotForThisNode", why)),
         }
@@ -265,7 +265,7 @@ impl Planner<'_> {
                     && listed.goods == entry.goods
                     && listed.credentials == entry.credentials
                     && !is_expired(listed, self.now)
-                    && matches!(applies(listed, &self.world.settings.node), Applies::Yes)
+                    && matches!(applies(listed, &self.world.node()), Applies::Yes)
             })
         };
         let jobs = self.world.jobs.iter();

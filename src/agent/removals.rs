@@ -67,6 +67,7 @@ pub(super) fn removals(
     now: Now,
 ) -> Leaving {
     let mut leaving = Leaving::default();
+    let Some(applied) = &world.applied else { return leaving };
     if !world.settled() || list.paused || list.removals_held || is_stale(list, now) {
         return leaving;
     }
@@ -76,7 +77,7 @@ pub(super) fn removals(
         if in_use {
             continue;
         }
-        if world.applied.labels.contains_key(&goods_label(GoodsKind::Weights, id)) {
+        if applied.labels.contains_key(&goods_label(GoodsKind::Weights, id)) {
             leaving.waiting = true;
         } else {
             leaving.steps.push(Step::Retire(id.clone()));
@@ -105,6 +106,6 @@ pub(super) fn removals(
 
 /// The values of labels that the node still carries and should not.
 fn outdated_labels<'a>(world: &'a World, said: &BTreeMap<String, String>) -> BTreeSet<&'a str> {
-    let labels = world.applied.labels.iter();
+    let labels = world.applied.iter().flat_map(|applied| &applied.labels);
     labels.filter(|(key, value)| said.get(*key) != Some(*value)).map(|(_, value)| value.as_str()).collect()
 }

@@ -16,7 +16,7 @@ use super::standing::standing;
 use super::step::{Outcome, Step, Warmed};
 use super::world::{Check, Failure, Job, Now, Settings, World};
 use crate::image::Images;
-use crate::list::{Entry, Goods, List, Listed};
+use crate::list::{Entry, Goods, List, Listed, NodeFacts};
 use crate::node::{Applied, Reason, Report};
 use crate::rt::{Attempts, Liveness, MetricKind, Metrics, RetryPolicy};
 use crate::types::{EntryId, ErrorKind, GpuPhase, GpuState, ImageRef};
@@ -48,8 +48,12 @@ pub struct Inputs {
     pub gpu: watch::Receiver<GpuState>,
     /// The image task's.
     pub images: watch::Receiver<Option<Arc<Images>>>,
-    /// The node task's.
-    pub applied: watch::Receiver<Applied>,
+    /// This node as selectors see it: the node task's.
+    pub facts: watch::Receiver<Option<Arc<NodeFacts>>>,
+    /// What the cluster has confirmed: the node task's.
+    pub applied: watch::Receiver<Option<Applied>>,
+    /// What was asked for on this node: the doors'.
+    pub requested: watch::Receiver<BTreeSet<EntryId>>,
 }
 
 /// The agent: owns the world and the jobs.
@@ -147,7 +151,9 @@ impl Agent {
             result = self.inputs.list.changed() => ended(result, "list"),
             result = self.inputs.gpu.changed() => ended(result, "gpu"),
             result = self.inputs.images.changed() => ended(result, "image"),
+            result = self.inputs.facts.changed() => ended(result, "node"),
             result = self.inputs.applied.changed() => ended(result, "node"),
+            result = self.inputs.requested.changed() => ended(result, "grpc"),
             () = sleep_until(wake_at) => Event::Time,
         }
     }
@@ -170,7 +176,9 @@ impl Agent {
         }
         self.world.gpu.clone_from(&self.inputs.gpu.borrow_and_update());
         self.world.images.clone_from(&self.inputs.images.borrow_and_update());
+        self.world.facts.clone_from(&self.inputs.facts.borrow_and_update());
         self.world.applied.clone_from(&self.inputs.applied.borrow_and_update());
+        self.world.requested.clone_from(&self.inputs.requested.borrow_and_update());
         self.world.gate_opened |= self.world.gpu.open;
     }
 

@@ -43,9 +43,15 @@ fn bed(entries: Vec<Entry>) -> Bed {
         list: lists,
         gpu: watch::channel(gpu).1,
         images: watch::channel(Some(Arc::new(images))).1,
-        applied: watch::channel(Applied::default()).1,
+        facts: watch::channel(Some(Arc::new(NodeFacts {
+            name: "node-a".to_owned(),
+            labels: BTreeMap::new(),
+        })))
+        .1,
+        applied: watch::channel(Some(Applied::default())).1,
+        requested: watch::channel(BTreeSet::new()).1,
     };
-    let settings = Settings::new(NodeFacts { name: "node-a".to_owned(), labels: BTreeMap::new() });
+    let settings = Settings::new("node-a");
     let nothing = plan(&World::new(settings.clone()), "boot", Now::read()).report;
     let mut agent = Agent::new(
         settings,

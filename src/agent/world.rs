@@ -37,8 +37,8 @@ pub struct Settings {
     pub gate: GateMode,
     /// What no GPU means.
     pub no_gpu: NoGpu,
-    /// This node, as selectors see it.
-    pub node: NodeFacts,
+    /// This node's name.
+    pub node_name: String,
     /// `--once`: tries are limited, and what has failed for good isn't tried again.
     pub once: bool,
     /// Weights whose source publishes no digest are refused.
@@ -54,13 +54,13 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The defaults, on `node`.
+    /// The defaults, on the node with this name.
     #[must_use]
-    pub fn new(node: NodeFacts) -> Self {
+    pub fn new(node_name: impl Into<String>) -> Self {
         Self {
             gate: GateMode::Pull,
             no_gpu: NoGpu::Wait,
-            node,
+            node_name: node_name.into(),
             once: false,
             verified_only: false,
             image_jobs: 2,
@@ -85,8 +85,12 @@ pub struct World {
     pub images: Option<Arc<Images>>,
     /// What the cache has, once it was read.
     pub weights: Option<BTreeMap<EntryId, Named>>,
-    /// What the cluster has confirmed of our labels.
-    pub applied: Applied,
+    /// This node as selectors see it; `None` until the cluster was asked.
+    pub facts: Option<Arc<NodeFacts>>,
+    /// Listed entries that somebody on this node has asked for although `nodes` leaves them out here.
+    pub requested: BTreeSet<EntryId>,
+    /// What the cluster has confirmed of our labels; `None` until it was asked.
+    pub applied: Option<Applied>,
     /// The gate was open at some moment of this boot.
     pub gate_opened: bool,
     /// Every required entry was warm at some moment of this boot, with the gate open.
@@ -179,7 +183,9 @@ impl World {
             gpu: GpuState::unknown(),
             images: None,
             weights: None,
-            applied: Applied::default(),
+            facts: None,
+            requested: BTreeSet::new(),
+            applied: None,
             gate_opened: false,
             ready_reached: false,
             last_warm: BTreeMap::new(),
@@ -192,7 +198,14 @@ impl World {
         }
     }
 
-    /// Whether list, gate, images and cache have each reported once: before that nothing is removed and nothing is
+    /// This node as selectors see it, as far as it's known.
+    #[must_use]
+    pub fn node(&self) -> NodeFacts {
+        let unknown = || NodeFacts { name: self.settings.node_name.clone(), labels: BTreeMap::new() };
+        self.facts.as_deref().cloned().unwrap_or_else(unknown)
+    }
+
+    /// Whether list, gate, images, cache and cluster have each reported once: before that nothing is removed and nothing is
     /// said to the cluster.
     #[must_use]
     pub fn settled(&self) -> bool {
@@ -200,7 +213,9 @@ impl World {
             || (self.list.is_some()
                 && self.gpu.phase != GpuPhase::Unknown
                 && self.images_were_asked_for()
-                && self.weights.is_some())
+                && self.weights.is_some()
+                && self.facts.is_some()
+                && self.applied.is_some())
     }
 
     /// Whether containerd has said of each image that is listed now whether it's there. The first sweeps begin before

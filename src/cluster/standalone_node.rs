@@ -12,12 +12,12 @@ use crate::node::{Applied, Report, labels};
 pub fn spawn_standalone_node(
     mut reports: watch::Receiver<Arc<Report>>,
     stop: CancellationToken,
-) -> (watch::Receiver<Applied>, JoinHandle<()>) {
-    let (out, applied) = watch::channel(Applied::default());
+) -> (watch::Receiver<Option<Applied>>, JoinHandle<()>) {
+    let (out, applied) = watch::channel(None);
     let task = tokio::spawn(async move {
         loop {
             if let Some(labels) = labels(&reports.borrow_and_update()) {
-                let now = Applied { labels };
+                let now = Some(Applied { labels });
                 out.send_if_modified(|applied| {
                     let changed = *applied != now;
                     *applied = now;

@@ -12,7 +12,7 @@ use super::step::Step;
 use super::world::{Check, Failure, GateMode, Job, NoGpu, Now, Settings, World};
 use crate::image::{Images, Pin, Presence};
 use crate::list::{Entry, Goods, ImageGoods, List, Listed, NodeFacts, NodeSelector, WeightsGoods};
-use crate::node::{EntryState, Reason};
+use crate::node::{Applied, EntryState, Reason};
 use crate::rt::{Attempts, RetryPolicy};
 use crate::types::{Digest, EntryId, Globs, GpuPhase, GpuReason, GpuState, ImageRef, Progress, Revision};
 use crate::weights::{Current, Named};
@@ -62,8 +62,9 @@ fn listed(entries: impl IntoIterator<Item = Entry>) -> List {
 
 /// A world in which everything has reported and the gate is open.
 fn world(list: List) -> World {
-    let node = NodeFacts { name: "node-a".to_owned(), labels: BTreeMap::new() };
-    let mut world = World::new(Settings::new(node));
+    let mut world = World::new(Settings::new("node-a"));
+    world.facts = Some(Arc::new(NodeFacts { name: "node-a".to_owned(), labels: BTreeMap::new() }));
+    world.applied = Some(Applied::default());
     world.list = Some(Arc::new(list));
     world.gpu = GpuState {
         phase: GpuPhase::Ready,
