@@ -33,7 +33,10 @@ pub(crate) async fn agent(args: AgentArgs) -> anyhow::Result<Exit> {
     let boot = BootState::load(&args.node.state_dir, boot_id.trim());
     boot.save(&args.node.state_dir)?;
 
-    let cache = open_cache(&args)?;
+    let Some(cache) = stop.run_until_cancelled(open_cache(&args)).await else {
+        return Ok(if args.once { Exit::Interrupted } else { Exit::Done });
+    };
+    let cache = cache?;
     // Ports and sockets before any work, so that a mistake is told at once.
     let doors = Doors::open(&args).await?;
 
@@ -157,13 +160,15 @@ fn settings(args: &AgentArgs, node_name: &str) -> Settings {
     settings
 }
 
-fn open_cache(args: &AgentArgs) -> anyhow::Result<Arc<Cache>> {
+/// On a thread that may wait: after a crash a large cache takes its time, and a signal must be noticed meanwhile.
+async fn open_cache(args: &AgentArgs) -> anyhow::Result<Arc<Cache>> {
     let policy = if args.node.allow_root_fs {
         RootFsPolicy::Allow
     } else {
         RootFsPolicy::Refuse(args.gate.host_root.clone())
     };
-    Ok(Cache::open(&args.cache.cache_dir, &policy)?)
+    let dir = args.cache.cache_dir.clone();
+    Ok(tokio::task::spawn_blocking(move || Cache::open(&dir, &policy)).await??)
 }
 
 fn rooms(
@@ -272,6 +277,8 @@ impl Tasks {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::node::{GoodsKind, ListReport};
     use crate::types::GpuState;
@@ -286,6 +293,7 @@ mod tests {
             revision: None,
             source: String::new(),
             verified: true,
+            requested: false,
             progress: None,
         };
         Report {
@@ -295,6 +303,9 @@ mod tests {
             gate_passed: true,
             ready: false,
             settled: true,
+            ready_by: None,
+            left_alone: BTreeMap::new(),
+            labels_version: 1,
             done: true,
             boot_id: "boot".to_owned(),
         }

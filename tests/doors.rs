@@ -32,6 +32,7 @@ fn report() -> Report {
         revision: None,
         source: format!("s3://bucket/{id}/"),
         verified: false,
+        requested: false,
         progress: None,
     };
     Report {
@@ -44,7 +45,12 @@ fn report() -> Report {
             driver_version: Some("570.86.15".to_owned()),
             open: false,
         },
-        list: ListReport { content: Some(Digest::of(b"list")), stale: true, ..ListReport::default() },
+        list: ListReport {
+            known: true,
+            content: Some(Digest::of(b"list")),
+            stale: true,
+            ..ListReport::default()
+        },
         entries: vec![
             EntryReport {
                 required: true,
@@ -60,6 +66,9 @@ fn report() -> Report {
         gate_passed: true,
         ready: false,
         settled: true,
+        ready_by: None,
+        left_alone: BTreeMap::new(),
+        labels_version: 1,
         done: false,
         boot_id: "7c9e6679-7425-40de-944b-e07fc1f90ae7".to_owned(),
     }

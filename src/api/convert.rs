@@ -10,7 +10,19 @@ use crate::types::{GpuPhase, GpuState};
 /// The report, with the labels that it puts on the Node, as an answer to `Status`.
 pub(super) fn status(report: &Report, node_labels: BTreeMap<String, String>) -> proto::StatusResponse {
     // The labels say it already.
-    let Report { gpu, list, entries, gate_passed: _, ready, settled, done, boot_id } = report;
+    let Report {
+        gpu,
+        list,
+        entries,
+        gate_passed: _,
+        ready,
+        ready_by: _,
+        settled,
+        left_alone: _,
+        labels_version: _,
+        done,
+        boot_id,
+    } = report;
     proto::StatusResponse {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         boot_id: boot_id.clone(),
@@ -47,7 +59,7 @@ fn to_gpu(state: &GpuState) -> proto::Gpu {
 }
 
 fn to_list(list: &ListReport) -> proto::List {
-    let ListReport { content, errors, warnings, paused, stale, removals_held } = list;
+    let ListReport { known: _, content, errors, warnings, paused, stale, removals_held } = list;
     proto::List {
         content: content.map(|digest| digest.hex()),
         errors: errors.clone(),
@@ -59,7 +71,8 @@ fn to_list(list: &ListReport) -> proto::List {
 }
 
 fn to_entry(entry: &EntryReport) -> proto::Entry {
-    let EntryReport { id, kind, required, state, reason, revision, source, verified, progress } = entry;
+    let EntryReport { id, kind, required, state, reason, revision, source, verified, requested: _, progress } =
+        entry;
     let kind = match kind {
         None => proto::Kind::Unspecified,
         Some(GoodsKind::Image) => proto::Kind::Image,
