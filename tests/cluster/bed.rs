@@ -1,27 +1,12 @@
 //! The test cluster itself: it starts, answers, stops, and leaves nothing.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::parts::ControlPlane;
-
-/// What is left of a part whose directory is or was `dir`: the directory, and processes that name it.
-fn left_of(dir: &Path) -> Vec<String> {
-    let dir = dir.to_string_lossy();
-    let mut left: Vec<String> = std::fs::metadata(&*dir).map(|_| dir.to_string()).into_iter().collect();
-    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
-        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let command = String::from_utf8_lossy(&command).replace('\0', " ");
-        if command.contains(&*dir) {
-            left.push(command);
-        }
-    }
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
-    left.extend(mounts.lines().filter(|line| line.contains(&*dir)).map(str::to_owned));
-    left
-}
+use crate::parts::{Bed, ControlPlane, ImageBuilder, Layer, left_of};
 
 const AGENT: &str = "
 apiVersion: v1
@@ -107,4 +92,96 @@ async fn an_api_server_that_was_killed_comes_back_with_all_it_had() {
         .await;
     let log = control.audit_log().await;
     assert!(log.len() > 100, "the log goes over the restart: {}", log.len());
+}
+
+/// A pod of an image that only waits; `more` is added to its spec.
+fn pod(name: &str, image: &str, more: &str) -> String {
+    format!(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: default}}
+spec:
+  hostNetwork: true
+  terminationGracePeriodSeconds: 1
+  containers: [{{name: it, image: \"{image}\", imagePullPolicy: IfNotPresent}}]
+  {more}
+"
+    )
+}
+
+/// All settings of this machine's kernel that tell the same twice.
+fn kernel_settings() -> BTreeMap<PathBuf, Vec<u8>> {
+    ["kernel", "vm", "net/ipv4", "net/bridge", "net/netfilter"]
+        .iter()
+        .flat_map(|dir| std::fs::read_dir(Path::new("/proc/sys").join(dir)).into_iter().flatten().flatten())
+        .map(|entry| entry.path())
+        .filter(|path| !["random", "ns_last_pid", "nr_hugepages"].iter().any(|name| path.ends_with(name)))
+        .filter_map(|path| Some((path.clone(), std::fs::read(path).ok()?)))
+        .collect()
+}
+
+/// What kubelet and containerd would leave in the directories of a machine that isn't made for them.
+fn usual_places() -> Vec<PathBuf> {
+    let places = [
+        "/etc/cni",
+        "/opt/cni",
+        "/run/stoker",
+        "/usr/libexec/kubernetes",
+        "/var/cache/stoker",
+        "/var/lib/cni",
+        "/var/lib/containerd",
+        "/var/lib/kubelet",
+        "/var/lib/stoker",
+        "/var/log/containers",
+        "/var/log/pods",
+    ];
+    let files = |place: &str| std::fs::read_dir(place).into_iter().flatten().flatten();
+    let inside = places.iter().flat_map(|place| files(place)).map(|entry| entry.path());
+    places.iter().map(PathBuf::from).filter(|path| path.exists()).chain(inside).collect()
+}
+
+#[tokio::test]
+async fn a_bed_runs_a_pod_from_its_registry_and_leaves_nothing() {
+    let (settings, places) = (kernel_settings(), usual_places());
+    let bed = Bed::start(&["node-a"]).await;
+    let image = ImageBuilder::new()
+        .layer(Layer::new().program("/bin/sh").program("/bin/sleep"))
+        .entrypoint(&[
+            "/bin/sh",
+            "-c",
+            "echo \"$KUBERNETES_SERVICE_HOST:$KUBERNETES_SERVICE_PORT\"; exec sleep 1000",
+        ])
+        .build();
+    let image = bed.registry.push(&image, "waits", "1").await.by_tag();
+    bed.control.apply(&pod("waits", &image, "")).await;
+    let running = bed.pod_running("waits").await;
+    assert_eq!(running["spec"]["nodeName"], "node-a");
+    assert_eq!(bed.pod_logs("waits").await.trim(), bed.control.address().to_string());
+    let events = bed.events_of("waits").await;
+    assert!(events.iter().any(|event| event.starts_with("Pulled: Successfully pulled")), "{events:?}");
+    assert!(events.iter().all(|event| !event.starts_with("Failed")), "{events:?}");
+    assert_eq!(bed.node_labels("node-a").await["kubernetes.io/hostname"], "node-a");
+
+    let node = bed.node("node-a");
+    assert!(node.images().await.contains(&image));
+    assert!(node.host_path("/var/log/pods").read_dir().expect("a directory").next().is_some());
+    assert!(node.ctr(&["task", "ls"]).await.status.success());
+    bed.control.kubectl_ok(&["delete", "pod", "waits", "--wait"]).await;
+    node.remove_image(&image).await;
+    assert!(!node.images().await.contains(&image));
+
+    let dirs = [bed.control.directory(), bed.registry.directory(), node.directory()].map(Path::to_owned);
+    let address = bed.control.address();
+    assert!(dirs.iter().all(|dir| left_of(dir).len() > 1));
+    drop(bed);
+    for dir in &dirs {
+        assert_eq!(left_of(dir), Vec::<String>::new());
+    }
+    TcpListener::bind(address).expect("the API server's port is free again");
+    assert_eq!(usual_places(), places);
+    let changed =
+        |(setting, value): &(PathBuf, Vec<u8>)| settings.get(setting).is_some_and(|was| was != value);
+    let changed: Vec<PathBuf> = kernel_settings().into_iter().filter(changed).map(|(path, _)| path).collect();
+    assert_eq!(changed, Vec::<PathBuf>::new());
 }
