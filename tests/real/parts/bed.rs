@@ -51,15 +51,13 @@ impl Bed {
     pub(crate) async fn start_with(names: &[&str], options: &BedOptions) -> Self {
         static ROOM: Semaphore = Semaphore::const_new(1);
         let room = ROOM.acquire().await.expect("it is never closed");
-        let (control, (registry, pause)) =
-            tokio::join!(ControlPlane::start_with_controllers_naming(names), async {
-                let registry = Registry::start().await;
-                let pause = registry.push(&pause_image(), "pause", "1").await.by_tag();
-                (registry, pause)
-            });
+        let (mut control, (registry, pause)) =
+            tokio::join!(ControlPlane::start_naming(names), registry_with_pause());
         let (host, url) = (registry.host(), registry.url());
         let start = names.iter().map(|name| BedNode::start(name, &control, (&host, &url), &pause, options));
-        let nodes = futures::future::join_all(start).await;
+        let (controllers, nodes) =
+            tokio::join!(control.start_controllers(), futures::future::join_all(start));
+        control.controllers = controllers;
         let bed = Self { nodes, control, registry, _room: room };
         for name in names {
             bed.wait(&format!("node {name} to be ready"), START, async || bed.schedulable(name).await).await;
@@ -158,6 +156,13 @@ impl Bed {
 
 fn split(pod: &str) -> (&str, &str) {
     pod.split_once('/').unwrap_or(("default", pod))
+}
+
+/// A registry, and the reference of the sandboxes' image in it.
+async fn registry_with_pause() -> (Registry, String) {
+    let registry = Registry::start().await;
+    let pause = registry.push(&pause_image(), "pause", "1").await.by_tag();
+    (registry, pause)
 }
 
 /// The image of every sandbox: a program that only waits.

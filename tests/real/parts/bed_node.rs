@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::{ImageSpec, ListImagesRequest, PullImageRequest, RemoveImageRequest};
+use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
 use super::bed::BedOptions;
@@ -80,9 +81,19 @@ impl BedNode {
         self.host_path(SOCKET)
     }
 
-    /// The cgroup that the node's pods are below.
-    pub(crate) fn cgroup(&self) -> String {
-        self.machine.cgroup()
+    /// The processes of the node's pods, as the machine that runs the test sees them: pids and command lines.
+    pub(crate) fn processes(&self) -> Vec<(u32, String)> {
+        self.machine.processes()
+    }
+
+    /// Kills the one process of a pod here whose command line contains `words`, with SIGKILL.
+    pub(crate) fn kill9(&self, words: &str) {
+        let all = self.processes();
+        let found: Vec<u32> =
+            all.iter().filter(|(_, line)| line.contains(words)).map(|(pid, _)| *pid).collect();
+        let [pid] = found[..] else { panic!("{words:?} should name one process of {all:?}") };
+        let pid = Pid::from_raw(pid.cast_signed()).expect("a pid");
+        rustix::process::kill_process(pid, Signal::KILL).expect("it can be killed");
     }
 
     /// A command that runs `program` as a process of the node, outside its pods.

@@ -5,10 +5,11 @@ use std::process::Output;
 
 use k8s_cri::v1::{StatusRequest, runtime_service_client::RuntimeServiceClient};
 
+use super::cgroup::{cgroup_of, cgroups_of};
 use super::namespaces::Namespaces;
 use super::process::Process;
 use super::programs::{part, parts_dir};
-use super::scratch::{Scratch, cgroup_of, cgroups_of};
+use super::scratch::Scratch;
 use super::wait::START;
 
 /// Which containerd.

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::scratch::cgroups_of;
+use super::cgroup::{cgroups_of, processes_in};
 
 /// What is left of a part whose directory is or was `dir`: the directory, processes that name it or have a file of
-/// it open, mounts, cgroups.
+/// it open, mounts, cgroups and the processes in them.
 pub(crate) fn left_of(dir: &Path) -> Vec<String> {
     let cgroups = cgroups_of(dir);
     let dir = dir.to_string_lossy();
@@ -21,6 +21,8 @@ pub(crate) fn left_of(dir: &Path) -> Vec<String> {
     }
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     left.extend(mounts.lines().filter(|line| line.contains(&*dir)).map(str::to_owned));
+    let inside = cgroups.iter().flat_map(|cgroup| processes_in(cgroup));
+    left.extend(inside.map(|pid| format!("process {pid} in its cgroup")));
     left.extend(cgroups.iter().map(|cgroup| cgroup.display().to_string()));
     left
 }

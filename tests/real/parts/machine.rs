@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::cgroup::{cgroup_of, cgroups_of, make_cgroup, processes_in};
 use super::namespaces::Namespaces;
-use super::scratch::{Scratch, cgroup_of};
+use super::scratch::Scratch;
 
 /// The paths that a machine has to itself. What is below one of them lies in the machine's scratch directory.
 const OWN: [&str; 10] = [
@@ -75,6 +76,18 @@ impl Machine {
         format!("/{}", cgroup_of(self.scratch.path()))
     }
 
+    /// The containers' processes there, as this machine sees them: pids and command lines.
+    pub(crate) fn processes(&self) -> Vec<(u32, String)> {
+        let cgroups = cgroups_of(self.scratch.path());
+        let mut pids: Vec<u32> = cgroups.iter().flat_map(|cgroup| processes_in(cgroup)).collect();
+        // With v1 each is in every hierarchy.
+        pids.sort_unstable();
+        pids.dedup();
+        let command = |pid| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim_end_matches('\0').replace('\0', " ");
+        pids.into_iter().map(|pid| (pid, text(command(pid)))).collect()
+    }
+
     /// Its own directory, with the logs of what runs there.
     pub(crate) fn scratch(&self) -> &Scratch {
         &self.scratch
@@ -114,30 +127,4 @@ fn script(scratch: &Path, binds: &[(PathBuf, String)]) -> String {
     }
     // As on a real node: what is mounted there shows in pods that ask for it.
     script + "mount --make-rshared /\n"
-}
-
-/// Makes a cgroup that kubelet takes as its root: in each hierarchy with v1, with all controllers with v2.
-fn make_cgroup(name: &str) {
-    let root = Path::new("/sys/fs/cgroup");
-    if let Ok(controllers) = std::fs::read_to_string(root.join("cgroup.controllers")) {
-        // One that can't be had is for kubelet to miss.
-        for controller in controllers.split_whitespace() {
-            let _ = std::fs::write(root.join("cgroup.subtree_control"), format!("+{controller}"));
-        }
-        std::fs::create_dir(root.join(name)).unwrap_or_else(|error| panic!("cgroup {name}: {error}"));
-        return;
-    }
-    for hierarchy in std::fs::read_dir(root).into_iter().flatten().flatten() {
-        let (hierarchy, cgroup) = (hierarchy.path(), hierarchy.path().join(name));
-        // A name such as `cpu` may be a link to another hierarchy's directory.
-        if hierarchy.is_dir() && !cgroup.exists() {
-            std::fs::create_dir(&cgroup).unwrap_or_else(|error| panic!("{}: {error}", cgroup.display()));
-            // No process may enter a new cgroup of this hierarchy before it has both.
-            for file in ["cpuset.cpus", "cpuset.mems"] {
-                if let Ok(all) = std::fs::read(hierarchy.join(file)) {
-                    let _ = std::fs::write(cgroup.join(file), all);
-                }
-            }
-        }
-    }
 }
