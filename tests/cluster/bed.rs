@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::parts::{
-    Bed, BedOptions, ImageBuilder, Layer, START, Scratch, hold_when_told, leaves_nothing_when_killed, left_of,
+    Bed, BedOptions, ImageBuilder, Layer, START, Scratch, hold_when_told, leaves_nothing_when_killed,
+    left_of, part,
 };
 
 /// Pushes an image whose containers run a shell script; gives its reference.
@@ -24,7 +25,7 @@ metadata: {name: waits, namespace: default}
 spec:
   hostNetwork: true
   terminationGracePeriodSeconds: 1
-  containers: [{name: it, image: IMAGE, imagePullPolicy: IfNotPresent}]
+  containers: [{name: it, image: IMAGE, imagePullPolicy: IfNotPresent, securityContext: {privileged: true}}]
 ";
 
 /// What kubelet, containerd and their like are known to set in a kernel.
@@ -147,19 +148,25 @@ async fn two_nodes_have_directories_of_their_own_and_their_pods_outlive_kubelet(
     given.file("word", "hello\n");
     let options = BedOptions {
         kubelet: json!({"registerWithTaints": [{"key": "stoker.dev/not-ready", "effect": "NoSchedule"}]}),
-        binds: vec![(given.path().to_owned(), "/opt/given".to_owned())],
+        binds: vec![
+            (given.path().to_owned(), "/opt/given".to_owned()),
+            (part("kubernetes-1.36.3", "kubectl"), "/opt/given/kubectl".to_owned()),
+        ],
     };
     let mut bed = Bed::start_with(&["node-a", "node-b"], &options).await;
-    let script = "[ -S /run/containerd/containerd.sock ] && read word < /given/word
-        if [ -n \"$NODE\" ]; then echo \"$word $NODE\" >> /cache/who; fi
-        exec sleep 1000";
+    // With the pod's own token, at the address and with the certificate that any pod finds.
+    let script = r#"if [ -n "$NODE" ] && [ -S /run/containerd/containerd.sock ] && read word < /given/word; then
+            path='{.status.userInfo.extra.authentication\.kubernetes\.io/node-name[0]}'
+            echo "$word $NODE $(/given/kubectl auth whoami -o jsonpath="$path" 2>&1)" >> /cache/who
+        fi
+        exec sleep 1000"#;
     let image = push_shell(&bed, script).await;
     bed.control.apply(&DAEMON.replace("IMAGE", &image)).await;
     let who = |bed: &Bed, node| std::fs::read_to_string(bed.node(node).host_path("/var/cache/stoker/who"));
     for node in ["node-a", "node-b"] {
         let said = async || who(&bed, node).ok().filter(|said| said.ends_with('\n'));
         let said = bed.wait("a word of the pod", START, said).await;
-        assert_eq!(said, format!("hello {node}\n"));
+        assert_eq!(said, format!("hello {node} {node}\n"));
     }
 
     bed.control.apply(&POD.replace("IMAGE", &image)).await;
@@ -182,11 +189,16 @@ async fn two_nodes_have_directories_of_their_own_and_their_pods_outlive_kubelet(
     assert_eq!(bed.pod_running("waits").await["spec"]["nodeName"], "node-a");
     let after = bed.node("node-a").processes();
     assert!(before.iter().all(|process| after.contains(process)), "{before:?} went on: {after:?}");
-    assert_eq!(who(&bed, "node-a").expect("a file"), "hello node-a\n", "no container was started again");
+    assert_eq!(
+        who(&bed, "node-a").expect("a file"),
+        "hello node-a node-a\n",
+        "no container was started again"
+    );
 
     // kubelet starts again what is killed.
     bed.control.kubectl_ok(&["delete", "pod", "waits", "--wait"]).await;
     bed.node("node-a").kill9("sleep 1000");
-    let twice = async || who(&bed, "node-a").ok().filter(|said| said == "hello node-a\nhello node-a\n");
+    let twice =
+        async || who(&bed, "node-a").ok().filter(|said| said.lines().count() == 2 && said.ends_with('\n'));
     bed.wait("a container in place of the killed one", START, twice).await;
 }

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
 use super::bed::BedOptions;
-use super::containerd::{Version, cri_answers};
+use super::containerd::{Version, cri_answers, hosts_toml};
 use super::control_plane::{ControlPlane, KUBERNETES, flag};
 use super::free_port::FreePort;
 use super::machine::Machine;
@@ -54,12 +54,10 @@ impl BedNode {
         let config = kubelet_config(control, &machine, &user, &port, options);
         machine.scratch().file("kubelet.yaml", config.to_string());
         machine.scratch().file("own/etc/containerd/config.toml", containerd_config(pause));
-        let hosts =
-            format!("server = \"{url}\"\n\n[host.\"{url}\"]\n  capabilities = [\"pull\", \"resolve\"]\n");
-        machine.scratch().file(format!("own/etc/containerd/certs.d/{host}/hosts.toml"), hosts);
         machine.scratch().file("own/etc/cni/net.d/10-none.conflist", NO_NETWORK);
         let name = name.to_owned();
         let mut node = Self { kubelet: None, containerd: None, machine, name, kubeconfig, _port: port };
+        node.trust(host, url);
         node.start_containerd().await;
         node.pull(pause).await;
         node.start_kubelet();
@@ -157,6 +155,13 @@ impl BedNode {
         std::fs::read_to_string(self.machine.scratch().join("containerd.log")).unwrap_or_default()
     }
 
+    /// Has pulls from the registry `host` (`127.0.0.1:PORT`) go to `url`: a registry of plain HTTP, a mirror or a
+    /// fault proxy. It is read at each pull.
+    pub(crate) fn trust(&self, host: &str, url: &str) {
+        let file = format!("own/etc/containerd/certs.d/{host}/hosts.toml");
+        self.machine.scratch().file(file, hosts_toml(url));
+    }
+
     /// Runs `ctr` on the namespace that CRI uses. The output is given whatever the exit status is.
     pub(crate) async fn ctr(&self, args: &[&str]) -> Output {
         let mut command = tokio::process::Command::from(self.machine.enter(&part(&CONTAINERD.part(), "ctr")));
@@ -204,13 +209,14 @@ const NO_NETWORK: &str = r#"{"cniVersion": "1.0.0", "name": "none", "plugins": [
 
 fn containerd_config(pause: &str) -> String {
     // All the rest is as containerd has it by itself. restrict_oom_score_adj: without CAP_SYS_RESOURCE a sandbox's
-    // negative score can't be set.
+    // negative score can't be set. disable_apparmor: a profile would stay in this machine's kernel.
     format!(
         r#"version = 3
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
   sandbox = "{pause}"
 [plugins.'io.containerd.cri.v1.runtime']
   restrict_oom_score_adj = true
+  disable_apparmor = true
 [plugins.'io.containerd.nri.v1.nri']
   disable = true
 "#

@@ -112,9 +112,7 @@ impl Containerd {
     /// Has pulls from the registry `host` (`127.0.0.1:PORT`) go to `url`: a registry of plain HTTP, a mirror or a
     /// fault proxy. It is read at each pull.
     pub(crate) fn trust(&self, host: &str, url: &str) {
-        let hosts =
-            format!("server = \"{url}\"\n\n[host.\"{url}\"]\n  capabilities = [\"pull\", \"resolve\"]\n");
-        self.scratch.file(format!("certs.d/{host}/hosts.toml"), hosts);
+        self.scratch.file(format!("certs.d/{host}/hosts.toml"), hosts_toml(url));
     }
 
     /// Stops it as a service manager does, and starts it again.
@@ -182,6 +180,11 @@ impl Containerd {
             .await;
         self.daemon = Some(daemon);
     }
+}
+
+/// What containerd reads about a registry's host (containerd's docs/hosts.md).
+pub(super) fn hosts_toml(url: &str) -> String {
+    format!("server = \"{url}\"\n\n[host.\"{url}\"]\n  capabilities = [\"pull\", \"resolve\"]\n")
 }
 
 pub(super) async fn cri_answers(address: &Path) -> bool {
