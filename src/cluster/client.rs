@@ -12,7 +12,7 @@ use kube::client::{Body, ConfigExt as _};
 use kube::config::{Config, InClusterError, Kubeconfig, KubeconfigError};
 use tower::ServiceBuilder;
 
-use super::error::{ClusterError, patience};
+use super::error::{ClusterError, asked_to_wait};
 use super::proxy::{self, Proxy};
 use super::token::TokenFile;
 
@@ -126,6 +126,12 @@ impl Cluster {
         }
     }
 
+    /// A cluster that `client` answers for.
+    #[cfg(test)]
+    pub(super) fn of(client: kube::Client) -> Self {
+        Self { client, server: "https://test".into() }
+    }
+
     /// Where the API server is.
     #[must_use]
     pub fn server(&self) -> &str {
@@ -145,9 +151,14 @@ impl Cluster {
     ) -> Result<T, ClusterError> {
         match tokio::time::timeout(DEADLINE, request).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(ClusterError::of(&self.server, what, &error)),
+            Ok(Err(error)) => Err(self.error(what, &error)),
             Err(_) => Err(ClusterError::late(&self.server, what, DEADLINE)),
         }
+    }
+
+    /// What `error` means for the request, or the watch under way, that is described by `what`.
+    pub(super) fn error(&self, what: &str, error: &kube::Error) -> ClusterError {
+        ClusterError::of(&self.server, what, error)
     }
 }
 
@@ -230,7 +241,7 @@ where
         })
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
-        .map_result(patience)
+        .map_result(asked_to_wait)
         .service(http);
     Ok(kube::Client::new(service, config.default_namespace.clone()))
 }
