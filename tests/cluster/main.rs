@@ -5,3 +5,4 @@ mod bed;
 mod list;
 #[path = "../real/parts/mod.rs"]
 mod parts;
+mod uninstall;
