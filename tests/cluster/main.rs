@@ -3,5 +3,7 @@
 
 mod bed;
 mod control_plane;
+mod list;
 #[path = "../real/parts/mod.rs"]
 mod parts;
+mod uninstall;
