@@ -56,6 +56,15 @@ impl Hold {
         }
     }
 
+    /// One word for it, as the file says it that holds the probe container.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::No => "No",
+            Self::DriverUpgrade => "DriverUpgrade",
+            Self::MigReconfiguration => "MigReconfiguration",
+        }
+    }
+
     /// Why the gate is closed; `None` when probing isn't held.
     #[must_use]
     pub fn reason(self) -> Option<GpuReason> {

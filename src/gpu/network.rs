@@ -1,5 +1,8 @@
 //! Leaves the network, for a privileged process that has no business in it.
-#![allow(unsafe_code, reason = "rustix marks unshare as unsafe for the sake of one flag that isn't used here")]
+#![allow(
+    unsafe_code,
+    reason = "rustix marks unshare as unsafe for the sake of one flag that isn't used here"
+)]
 
 use std::io;
 

@@ -85,7 +85,9 @@ impl GpuReason {
             Self::ProbeUnreadable => {
                 "the probe's file can't be used; run both containers from one image, and let only the probe write it"
             }
-            Self::DriverUpgrade => "the driver is being upgraded; the gate opens by a new probe once that is over",
+            Self::DriverUpgrade => {
+                "the driver is being upgraded; the gate opens by a new probe once that is over"
+            }
             Self::MigReconfiguration => {
                 "the MIG layout is being changed; the gate opens by a new probe once that is over"
             }
