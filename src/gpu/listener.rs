@@ -180,8 +180,6 @@ mod tests {
     #[test]
     fn what_a_dead_writer_left_is_no_answer() {
         let mut left = listener();
-        assert_eq!(left.hear(at(1_000, (1, 1), ready()), "this", 500_000).map(|_| ()), Some(()));
-        let mut left = listener();
         let heard = left.hear(at(1_000, (1, 1), ready()), "this", 500_000);
         assert_eq!(reason(heard), Some(GpuReason::ProbeMissing));
 
