@@ -48,7 +48,9 @@ pub(crate) async fn agent(args: AgentArgs) -> anyhow::Result<Exit> {
         args.allow.allow_list()?,
         stop.clone(),
     );
-    let (gpus, gpu_task) = gpu::spawn(gpu_config(&args, &boot), stop.clone());
+    // Without a cluster nobody says that the driver is being replaced.
+    let (_holds, holds) = watch::channel(gpu::Hold::No);
+    let (gpus, gpu_task) = gpu::spawn(gpu_config(&args, &boot), holds, stop.clone());
     let (images_handle, images, image_task) = image::spawn(containerd.clone(), watched, stop.clone());
 
     let metrics = Arc::new(Metrics::new());
@@ -196,6 +198,7 @@ fn gpu_config(args: &AgentArgs, boot: &BootState) -> gpu::GpuConfig {
     config.expected = args.gate.gpu_expected;
     config.interval = args.gate.gpu_interval;
     config.was_open = boot.gate_open;
+    config.probe_file.clone_from(&args.gate.probe_file);
     config
 }
 

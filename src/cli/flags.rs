@@ -124,6 +124,11 @@ pub struct GateFlags {
     #[arg(long, env = "STOKER_NVML_PATH", value_name = "FILE")]
     pub nvml_path: Option<PathBuf>,
 
+    // In a pod the agent's own container has not the privilege that NVML needs.
+    /// Read the answers of a `stoker gpu --watch` here, instead of asking the driver
+    #[arg(long, env = "STOKER_PROBE_FILE", value_name = "FILE")]
+    pub probe_file: Option<PathBuf>,
+
     /// How many GPUs must answer; the number on the PCI bus if not given
     #[arg(long, env = "STOKER_GPU_EXPECTED", value_name = "N")]
     pub gpu_expected: Option<u32>,
@@ -204,7 +209,7 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 }
 
 /// Seconds, with fractions; more than none and at most a day.
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     text.parse::<f64>()
         .ok()
         .filter(|seconds| *seconds > 0.0 && *seconds <= 86_400.0)

@@ -66,7 +66,15 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<Exit> {
         match self.command {
             // The child that loads NVML prints its answer and nothing else: no logs, no runtime.
-            Command::Gpu(args) => Ok(gpu::run(&args, &mut io::stdout().lock())?.into()),
+            Command::Gpu(args) => match args.out.clone() {
+                None => Ok(gpu::run(&args, &mut io::stdout().lock())?.into()),
+                Some(out) => {
+                    // While there is one thread only: a namespace is left by each thread for itself.
+                    crate::gpu::leave_network()?;
+                    self.logs.init(false)?;
+                    block_on(gpu::watch(&args, out))
+                }
+            },
             Command::Check(args) => Ok(check::check(&args, &mut io::stdout().lock())?.into()),
             Command::Cache(args) => cache::run(&args),
             Command::Status(args) => block_on(async { status_exit(status::run(&args).await) }),
