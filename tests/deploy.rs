@@ -4,7 +4,7 @@ use stoker::list::{AllowList, parse};
 
 #[test]
 fn the_example_list_has_nothing_wrong_with_it() {
-    let text = include_bytes!("../deploy/example-list.yaml");
+    let text = include_bytes!("../deploy/examples/list/list.yaml");
     let schemes = AllowList::DEFAULT_SCHEMES.map(str::to_owned);
     let allow = AllowList::new(&schemes, &[], None).unwrap();
     let list = parse(text, &allow);
