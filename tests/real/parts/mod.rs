@@ -10,13 +10,21 @@
 )]
 
 mod agent;
+mod bed;
+mod bed_node;
+mod cluster_access;
 mod containerd;
+mod control_plane;
 mod fault_proxy;
 mod free_port;
 mod gpu;
 mod http;
 mod image;
+mod leftovers;
+mod machine;
+mod namespaces;
 mod nginx;
+mod pki;
 mod process;
 mod programs;
 mod push;
@@ -28,11 +36,15 @@ mod standin;
 mod wait;
 
 pub(crate) use agent::{Agent, Entry, Status, Stoker};
+pub(crate) use bed::{Bed, BedOptions};
+pub(crate) use bed_node::BedNode;
 pub(crate) use containerd::{Containerd, Options, Version};
+pub(crate) use control_plane::ControlPlane;
 pub(crate) use fault_proxy::{Fault, FaultProxy, Rule, Seen};
 pub(crate) use free_port::FreePort;
 pub(crate) use gpu::Gpus;
 pub(crate) use image::{BuiltImage, BuiltLayer, ImageBuilder, Kind, Layer};
+pub(crate) use leftovers::left_of;
 pub(crate) use nginx::Nginx;
 pub(crate) use process::Process;
 pub(crate) use programs::{part, parts_dir, system};
