@@ -24,6 +24,7 @@ mod leftovers;
 mod machine;
 mod namespaces;
 mod nginx;
+mod overlay;
 mod pki;
 mod process;
 mod programs;
@@ -33,6 +34,7 @@ mod s3;
 mod scratch;
 #[path = "../../standin/mod.rs"]
 mod standin;
+mod stoker_image;
 mod wait;
 
 pub(crate) use agent::{Agent, Entry, Status, Stoker};
@@ -46,10 +48,12 @@ pub(crate) use gpu::Gpus;
 pub(crate) use image::{BuiltImage, BuiltLayer, ImageBuilder, Kind, Layer};
 pub(crate) use leftovers::left_of;
 pub(crate) use nginx::Nginx;
+pub(crate) use overlay::Overlay;
 pub(crate) use process::Process;
 pub(crate) use programs::{part, parts_dir, system};
 pub(crate) use push::PushedImage;
 pub(crate) use registry::Registry;
 pub(crate) use s3::S3;
 pub(crate) use scratch::{Scratch, sweep_now};
+pub(crate) use stoker_image::stoker_image;
 pub(crate) use wait::until;
