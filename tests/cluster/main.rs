@@ -4,3 +4,4 @@
 mod bed;
 #[path = "../real/parts/mod.rs"]
 mod parts;
+mod policy;
