@@ -7,3 +7,4 @@ mod list;
 #[path = "../real/parts/mod.rs"]
 mod parts;
 mod uninstall;
+mod policy;

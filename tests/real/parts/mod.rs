@@ -26,6 +26,7 @@ mod leftovers;
 mod machine;
 mod namespaces;
 mod nginx;
+mod overlay;
 mod pki;
 mod process;
 mod programs;
@@ -35,6 +36,7 @@ mod s3;
 mod scratch;
 #[path = "../../standin/mod.rs"]
 mod standin;
+mod stoker_image;
 mod wait;
 
 pub(crate) use agent::{Agent, Entry, Status, Stoker};
@@ -49,6 +51,7 @@ pub(crate) use image::{BuiltImage, BuiltLayer, ImageBuilder, Kind, Layer};
 pub(crate) use killed_run::{hold_when_told, leaves_nothing_when_killed};
 pub(crate) use leftovers::left_of;
 pub(crate) use nginx::Nginx;
+pub(crate) use overlay::Overlay;
 pub(crate) use process::Process;
 pub(crate) use programs::{part, parts_dir, system};
 pub(crate) use push::PushedImage;
@@ -56,3 +59,4 @@ pub(crate) use registry::Registry;
 pub(crate) use s3::S3;
 pub(crate) use scratch::{Scratch, sweep_now};
 pub(crate) use wait::{START, until};
+pub(crate) use stoker_image::stoker_image;
