@@ -14,7 +14,10 @@ use super::image::{BuiltImage, ImageBuilder, Layer};
 use super::programs::system;
 use super::registry::Registry;
 use super::scratch::Scratch;
-use super::wait::{START, within};
+use super::wait::{START, within_asking};
+
+/// How often a cluster is asked while it is waited for: more would only slow it down.
+const POLL: Duration = Duration::from_millis(50);
 
 /// What a test may want otherwise.
 #[derive(Debug, Clone, Default)]
@@ -87,7 +90,7 @@ impl Bed {
         deadline: Duration,
         condition: impl AsyncFnMut() -> Option<T>,
     ) -> T {
-        if let Some(value) = within(deadline, condition).await {
+        if let Some(value) = within_asking(POLL, deadline, condition).await {
             return value;
         }
         for args in [
