@@ -3,6 +3,7 @@
 
 mod bed;
 mod control_plane;
+mod installed;
 mod list;
 #[path = "../real/parts/mod.rs"]
 mod parts;
