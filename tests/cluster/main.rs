@@ -9,3 +9,5 @@ mod list;
 mod parts;
 mod uninstall;
 mod policy;
+mod warm_pod;
+mod workload;
