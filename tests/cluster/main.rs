@@ -4,7 +4,8 @@
 mod bed;
 mod control_plane;
 mod list;
+mod manifests;
 #[path = "../real/parts/mod.rs"]
 mod parts;
-mod uninstall;
 mod policy;
+mod uninstall;
