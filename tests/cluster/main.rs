@@ -7,7 +7,7 @@ mod installed;
 mod list;
 #[path = "../real/parts/mod.rs"]
 mod parts;
-mod uninstall;
 mod policy;
+mod uninstall;
 mod warm_pod;
 mod workload;

@@ -32,7 +32,8 @@ pub(crate) struct BedOptions {
 /// A cluster on one machine; only one at a time in a process, others wait for it.
 ///
 /// Its nodes have directories and processes of their own, but the machine's network: a port that a pod listens on
-/// is taken on both nodes. Pods must be on the host's network; they reach the API server as in any cluster.
+/// is taken on both nodes. Pods on the host's network reach the API server as in any cluster; others have a loopback
+/// of their own and reach nobody, so that only files and sockets, and probes by `exec`, work there.
 #[derive(Debug)]
 pub(crate) struct Bed {
     // Dropped in this order.

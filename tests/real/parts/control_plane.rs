@@ -183,6 +183,8 @@ impl ControlPlane {
         manager
             .arg(flag("--kubeconfig", &self.write_user("controllers")))
             .args(["--secure-port=0", "--leader-elect=false", "--use-service-account-credentials=true"])
+            // Each controller asks for an account and a token first, which takes seconds at its usual rate.
+            .args(["--kube-api-qps=1000", "--kube-api-burst=1000"])
             // Nodes without a kubelet stay ready; nodes with one too while the API server is away.
             .args(["--node-monitor-grace-period=24h"])
             .arg(flag("--service-account-private-key-file", &self.pki.tokens_key()))

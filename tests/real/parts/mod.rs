@@ -62,5 +62,5 @@ pub(crate) use push::PushedImage;
 pub(crate) use registry::Registry;
 pub(crate) use s3::S3;
 pub(crate) use scratch::{Scratch, sweep_now};
-pub(crate) use wait::{START, until};
 pub(crate) use stoker_image::stoker_image;
+pub(crate) use wait::{START, until};
