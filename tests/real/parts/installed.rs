@@ -13,6 +13,7 @@ use super::http;
 use super::image::{ImageBuilder, Layer};
 use super::overlay::Overlay;
 use super::push::PushedImage;
+use super::registry::Registry;
 use super::stoker_image::stoker_image;
 use super::wait::{START, within_asking};
 
@@ -204,13 +205,7 @@ impl Installed {
 
     /// Pushes an image of a few MB in several layers, with a shell; another `text` is another image.
     pub(crate) async fn push_app(&self, repository: &str, text: &str) -> PushedImage {
-        let mut image = ImageBuilder::new().with_index();
-        for path in ["/bin/sh", "/bin/sleep", "/bin/cat", "/usr/bin/sha256sum"] {
-            image = image.layer(Layer::new().program(path));
-        }
-        image = image.layer(Layer::new().file("text", text, 0o644)).entrypoint(&["/bin/sh", "-c"]);
-        let image = image.with("Cmd", json!(["exec sleep 1000"]));
-        self.bed.registry.push(&image.build(), repository, "v1").await
+        push_app(&self.bed.registry, repository, text).await
     }
 
     /// Asks `condition` until it gives something, and gives that.
@@ -233,6 +228,17 @@ impl Installed {
         eprintln!("--- its status\n{:#?}", self.status(node).await);
         self.bed.wait(what, Duration::ZERO, async || None).await
     }
+}
+
+/// The same before anything is installed.
+pub(crate) async fn push_app(registry: &Registry, repository: &str, text: &str) -> PushedImage {
+    let mut image = ImageBuilder::new().with_index();
+    for path in ["/bin/sh", "/bin/sleep", "/bin/cat", "/usr/bin/sha256sum"] {
+        image = image.layer(Layer::new().program(path));
+    }
+    image = image.layer(Layer::new().file("text", text, 0o644)).entrypoint(&["/bin/sh", "-c"]);
+    let image = image.with("Cmd", json!(["exec sleep 1000"]));
+    registry.push(&image.build(), repository, "v1").await
 }
 
 /// A list document of these entries, each a YAML mapping in one line.
