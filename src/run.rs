@@ -10,7 +10,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, BootState, Inputs, Now, Rooms, Settings, World, plan};
-use crate::cli::{AgentArgs, Exit, HttpAddress, Look, ProgressDisplay, Status, print_summary, unless_closed};
+use crate::cli::{
+    AgentArgs, Exit, HttpAddress, ListSource, Look, ProgressDisplay, Status, print_summary, unless_closed,
+};
 use crate::containerd::Containerd;
 use crate::image::Puller;
 use crate::list::NodeFacts;
@@ -24,7 +26,7 @@ use crate::{api, cluster, fetch, gpu, image, node, source};
 ///
 /// # Errors
 /// When something stands in the way of the start, or a task has died.
-pub(crate) async fn agent(args: AgentArgs) -> anyhow::Result<Exit> {
+pub(crate) async fn agent(args: AgentArgs, list: ListSource) -> anyhow::Result<Exit> {
     let stop = Shutdown::new().context("cannot take over SIGTERM and SIGINT")?.token();
     let facts = node_facts(&args)?;
     let settings = settings(&args, &facts.name);
@@ -39,12 +41,14 @@ pub(crate) async fn agent(args: AgentArgs) -> anyhow::Result<Exit> {
 
     let (watched_images, watched) = watch::channel(BTreeSet::<ImageRef>::new());
     let containerd = Containerd::new(&args.containerd.containerd_address);
-    let (lists, list_task) = cluster::spawn_file_list(
-        args.list.clone(),
-        args.node.state_dir.clone(),
-        args.allow.allow_list()?,
-        stop.clone(),
-    );
+    let (state_dir, allow) = (args.node.state_dir.clone(), args.allow.allow_list()?);
+    let list_name = list.to_string();
+    let (lists, list_task) = match list {
+        ListSource::File(path) => cluster::spawn_file_list(path, state_dir, allow, stop.clone()),
+        ListSource::ConfigMap { config_map, .. } => {
+            anyhow::bail!("cannot read the ConfigMap {config_map}: this build has no Kubernetes client")
+        }
+    };
     let (gpus, gpu_task) = gpu::spawn(gpu_config(&args, &boot), stop.clone());
     let (images_handle, images, image_task) = image::spawn(containerd.clone(), watched, stop.clone());
 
@@ -74,7 +78,7 @@ pub(crate) async fn agent(args: AgentArgs) -> anyhow::Result<Exit> {
     tasks.watch("node", async move { Ok(node_task.await?) });
     tasks.watch("agent", agent.run(stop.clone()));
     doors.serve(&mut tasks, &reports, (metrics, liveness), &stop);
-    tracing::info!(list = %args.list.display(), version = env!("CARGO_PKG_VERSION"), "the agent has started");
+    tracing::info!(list = list_name, version = env!("CARGO_PKG_VERSION"), "the agent has started");
 
     let ended = if args.once {
         once(reports.clone(), &mut tasks, &stop).await

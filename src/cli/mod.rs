@@ -23,11 +23,14 @@ mod table;
 mod terminal;
 mod tracker;
 
-pub use agent::AgentArgs;
+pub use agent::{AgentArgs, FlagsError, ListSource};
 pub use client::{Client, ClientError, DEFAULT_SOCKET};
 pub use document::Status;
 pub use exit::Exit;
-pub use flags::{CacheFlags, ContainerdFlags, GateFlags, HttpAddress, NodeFlags, SocketFlags, SourceFlags};
+pub use flags::{
+    CacheFlags, ClusterFlags, ContainerdFlags, GateFlags, HttpAddress, ListFlags, NodeFlags, SocketFlags,
+    SourceFlags,
+};
 pub use progress::{Job, ProgressDisplay};
 pub use status::{StatusArgs, StatusError};
 pub use summary::print_summary;
@@ -69,8 +72,15 @@ impl Cli {
             Command::Cache(args) => cache::run(&args),
             Command::Status(args) => block_on(async { status_exit(status::run(&args).await) }),
             Command::Agent(args) => {
+                let list = match args.list_source() {
+                    Ok(list) => list,
+                    Err(error) => {
+                        eprintln!("stoker: {error}");
+                        return Ok(Exit::Usage);
+                    }
+                };
                 self.logs.init(args.once)?;
-                block_on(crate::run::agent(*args))
+                block_on(crate::run::agent(*args, list))
             }
             Command::Pull(args) => {
                 self.logs.init(true)?;

@@ -305,6 +305,10 @@ async fn status_is_one_complete_document_and_nobody_at_the_socket_is_code_3() {
 async fn flags_that_make_no_sense_are_told_before_anything_is_done() {
     for (args, part) in [
         (&["agent"][..], "--list"),
+        (&["agent", "--list", "x", "--list-configmap", "n/x"], "--list-configmap"),
+        (&["agent", "--list-configmap", "n/x"], "spec.nodeName"),
+        (&["agent", "--list-configmap", "n/x", "--node-name", "n", "--once"], "--once"),
+        (&["agent", "--list", "x", "--taint", "node.kubernetes.io/not-ready"], "of your own"),
         (&["agent", "--list", "x", "--gpu-interval", "0"], "--gpu-interval"),
         (&["agent", "--list", "x", "--http", "localhost"], "127.0.0.1:9808"),
         (&["agent", "--list", "x", "--gate", "never"], "--gate"),
