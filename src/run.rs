@@ -18,7 +18,7 @@ use crate::image::Puller;
 use crate::list::NodeFacts;
 use crate::node::{EntryReport, EntryState, Reason, Report};
 use crate::rt::{Liveness, Metrics, Shutdown};
-use crate::types::ImageRef;
+use crate::types::{EntryId, ImageRef};
 use crate::weights::{Cache, RootFsPolicy, Warmer};
 use crate::{api, cluster, fetch, gpu, image, node, source};
 
@@ -59,7 +59,7 @@ pub(crate) async fn agent(args: AgentArgs, list: ListSource) -> anyhow::Result<E
     let (reports_out, reports) = watch::channel(Arc::new(nothing));
     let (applied, node_task) = cluster::spawn_standalone_node(reports.clone(), stop.clone());
     let (_facts, facts) = watch::channel(Some(Arc::new(facts)));
-    let (_requested, requested) = watch::channel(BTreeSet::new());
+    let (requested_out, requested) = watch::channel(BTreeSet::new());
     let inputs = Inputs { list: lists, gpu: gpus, images, facts, applied, requested };
     let agent = Agent::new(
         settings,
@@ -77,7 +77,7 @@ pub(crate) async fn agent(args: AgentArgs, list: ListSource) -> anyhow::Result<E
     tasks.watch("image", async move { Ok(image_task.await?) });
     tasks.watch("node", async move { Ok(node_task.await?) });
     tasks.watch("agent", agent.run(stop.clone()));
-    doors.serve(&mut tasks, &reports, (metrics, liveness), &stop);
+    doors.serve(&mut tasks, &reports, requested_out, (metrics, liveness), &stop);
     tracing::info!(list = list_name, version = env!("CARGO_PKG_VERSION"), "the agent has started");
 
     let ended = if args.once {
@@ -223,11 +223,13 @@ impl Doors {
         self,
         tasks: &mut Tasks,
         reports: &watch::Receiver<Arc<Report>>,
+        requested: watch::Sender<BTreeSet<EntryId>>,
         (metrics, liveness): (Arc<Metrics>, Liveness),
         stop: &CancellationToken,
     ) {
         let labels: api::Labels = Arc::new(|report| node::labels(report).unwrap_or_default());
-        let grpc = api::grpc::serve(self.socket, reports.clone(), Arc::clone(&labels), stop.clone());
+        let door = api::grpc::Door { reports: reports.clone(), labels: Arc::clone(&labels), requested };
+        let grpc = api::grpc::serve(self.socket, door, stop.clone());
         tasks.watch("grpc", async move { Ok(grpc.await?) });
         if let Some(listener) = self.http {
             let door = api::http::Door { reports: reports.clone(), labels, metrics, liveness };

@@ -18,7 +18,7 @@ use crate::node::{EntryReport, EntryState, GoodsKind, ListReport, Reason, Report
 use crate::types::{EntryId, GpuPhase, ImageRef, Progress};
 
 /// More entries than this on one node would make its labels and its list of jobs unbounded.
-const MAX_ENTRIES: usize = 64;
+pub const MAX_ENTRIES: usize = 64;
 
 /// What to do now, what to say now, and when to look again.
 #[derive(Debug)]
@@ -162,14 +162,14 @@ impl Planner<'_> {
 
     fn not_for_us(&mut self, entry: &Entry) -> Option<Reason> {
         if is_expired(entry, self.now) {
-            return Some(Reason::new("Expired", "it is past its expiresAt"));
+            return Some(Reason::new(Reason::EXPIRED, "it is past its expiresAt"));
         }
         if let Some(at) = entry.expires_at {
             self.wake.at_wall(at);
         }
         match applies(entry, &self.world.node()) {
             Applies::Yes => None,
-            Applies::No(why) => Some(Reason::new("NotForThisNode", why)),
+            Applies::No(why) => Some(Reason::new(Reason::NOT_FOR_THIS_NODE, why)),
         }
     }
 

@@ -19,7 +19,7 @@ pub(super) fn status(report: &Report, node_labels: BTreeMap<String, String>) -> 
         done: *done,
         gpu: Some(to_gpu(gpu)),
         list: Some(to_list(list)),
-        entries: entries.iter().map(to_entry).collect(),
+        entries: entries.iter().map(entry).collect(),
         node_labels,
     }
 }
@@ -58,7 +58,8 @@ fn to_list(list: &ListReport) -> proto::List {
     }
 }
 
-fn to_entry(entry: &EntryReport) -> proto::Entry {
+/// One entry.
+pub(super) fn entry(entry: &EntryReport) -> proto::Entry {
     let EntryReport { id, kind, required, state, reason, revision, source, verified, progress } = entry;
     let kind = match kind {
         None => proto::Kind::Unspecified,
@@ -80,15 +81,18 @@ fn to_entry(entry: &EntryReport) -> proto::Entry {
         kind: kind.into(),
         required: *required,
         state: state.into(),
-        reason: reason
-            .as_ref()
-            .map(|Reason { code, message }| proto::Reason { code: code.clone(), message: message.clone() }),
+        reason: reason.as_ref().map(self::reason),
         bytes_done,
         bytes_total,
         revision: revision.map(|revision| revision.hex()),
         source: source.clone(),
         verified: *verified,
     }
+}
+
+/// A reason.
+pub(super) fn reason(Reason { code, message }: &Reason) -> proto::Reason {
+    proto::Reason { code: code.clone(), message: message.clone() }
 }
 
 #[cfg(test)]
@@ -131,7 +135,7 @@ mod tests {
     #[test]
     fn each_state_and_phase_is_told_apart() {
         use std::collections::BTreeSet;
-        let mut entry = sample::report().entries.remove(0);
+        let mut sample = sample::report().entries.remove(0);
         let states = [
             EntryState::Pending,
             EntryState::Fetching,
@@ -144,8 +148,8 @@ mod tests {
         let seen: BTreeSet<i32> = states
             .into_iter()
             .map(|state| {
-                entry.state = state;
-                to_entry(&entry).state
+                sample.state = state;
+                entry(&sample).state
             })
             .collect();
         assert_eq!(seen.len(), states.len());

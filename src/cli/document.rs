@@ -205,7 +205,7 @@ impl From<proto::StatusResponse> for Status {
                 removals_held: list.removals_held,
             },
             labels: answer.node_labels,
-            entries: answer.entries.into_iter().map(entry).collect(),
+            entries: answer.entries.into_iter().map(Entry::from).collect(),
         }
     }
 }
@@ -221,33 +221,36 @@ fn phase(phase: proto::GpuPhase) -> GpuPhase {
     }
 }
 
-fn entry(entry: proto::Entry) -> Entry {
-    let kind = match entry.kind() {
-        proto::Kind::Unspecified => None,
-        proto::Kind::Image => Some(GoodsKind::Image),
-        proto::Kind::Weights => Some(GoodsKind::Weights),
-    };
-    let state = match entry.state() {
-        proto::EntryState::Unspecified => None,
-        proto::EntryState::Pending => Some(EntryState::Pending),
-        proto::EntryState::Fetching => Some(EntryState::Fetching),
-        proto::EntryState::Warm => Some(EntryState::Warm),
-        proto::EntryState::Failed => Some(EntryState::Failed),
-        proto::EntryState::Skipped => Some(EntryState::Skipped),
-        proto::EntryState::Invalid => Some(EntryState::Invalid),
-        proto::EntryState::OverLimit => Some(EntryState::OverLimit),
-    };
-    Entry {
-        id: entry.id,
-        kind,
-        required: entry.required,
-        state,
-        reason: entry.reason.map(|reason| Reason::new(reason.code, reason.message)),
-        bytes_done: entry.bytes_done,
-        bytes_total: entry.bytes_total,
-        revision: entry.revision,
-        source: entry.source,
-        verified: entry.verified,
+/// The entry of an agent's answer.
+impl From<proto::Entry> for Entry {
+    fn from(entry: proto::Entry) -> Self {
+        let kind = match entry.kind() {
+            proto::Kind::Unspecified => None,
+            proto::Kind::Image => Some(GoodsKind::Image),
+            proto::Kind::Weights => Some(GoodsKind::Weights),
+        };
+        let state = match entry.state() {
+            proto::EntryState::Unspecified => None,
+            proto::EntryState::Pending => Some(EntryState::Pending),
+            proto::EntryState::Fetching => Some(EntryState::Fetching),
+            proto::EntryState::Warm => Some(EntryState::Warm),
+            proto::EntryState::Failed => Some(EntryState::Failed),
+            proto::EntryState::Skipped => Some(EntryState::Skipped),
+            proto::EntryState::Invalid => Some(EntryState::Invalid),
+            proto::EntryState::OverLimit => Some(EntryState::OverLimit),
+        };
+        Self {
+            id: entry.id,
+            kind,
+            required: entry.required,
+            state,
+            reason: entry.reason.map(|reason| Reason::new(reason.code, reason.message)),
+            bytes_done: entry.bytes_done,
+            bytes_total: entry.bytes_total,
+            revision: entry.revision,
+            source: entry.source,
+            verified: entry.verified,
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::io;
 
 use clap::{Parser, Subcommand};
 
+mod affinity;
 mod agent;
 mod cache;
 pub mod check;
@@ -22,6 +23,7 @@ mod summary;
 mod table;
 mod terminal;
 mod tracker;
+pub mod wait;
 
 pub use agent::{AgentArgs, FlagsError, ListSource};
 pub use client::{Client, ClientError, DEFAULT_SOCKET};
@@ -57,6 +59,8 @@ enum Command {
     Status(StatusArgs),
     Pull(pull::PullArgs),
     Cache(cache::CacheArgs),
+    Wait(wait::WaitArgs),
+    Affinity(affinity::AffinityArgs),
 }
 
 impl Cli {
@@ -70,6 +74,8 @@ impl Cli {
             Command::Gpu(args) => Ok(gpu::run(&args, &mut io::stdout().lock())?.into()),
             Command::Check(args) => Ok(check::check(&args, &mut io::stdout().lock())?.into()),
             Command::Cache(args) => cache::run(&args),
+            Command::Affinity(args) => block_on(affinity::run(args)),
+            Command::Wait(args) => block_on(interruptible(async move { wait::run(&args).await })),
             Command::Status(args) => block_on(async { status_exit(status::run(&args).await) }),
             Command::Agent(args) => {
                 let list = match args.list_source() {
@@ -87,6 +93,15 @@ impl Cli {
                 block_on(pull::run(args))
             }
         }
+    }
+}
+
+/// For a command that waits: as the first process of a container it gets no SIGTERM that it doesn't take over.
+async fn interruptible(command: impl Future<Output = Exit>) -> anyhow::Result<Exit> {
+    let stop = crate::rt::Shutdown::new()?.token();
+    tokio::select! {
+        exit = command => Ok(exit),
+        () = stop.cancelled() => Ok(Exit::Interrupted),
     }
 }
 
