@@ -13,6 +13,7 @@ use crate::agent::{Agent, BootState, Inputs, Now, Rooms, Settings, World, plan};
 use crate::cli::{
     AgentArgs, Exit, HttpAddress, ListSource, Look, ProgressDisplay, Status, print_summary, unless_closed,
 };
+use crate::cluster::Cluster;
 use crate::containerd::Containerd;
 use crate::image::Puller;
 use crate::list::NodeFacts;
@@ -41,12 +42,13 @@ pub(crate) async fn agent(args: AgentArgs, list: ListSource) -> anyhow::Result<E
 
     let (watched_images, watched) = watch::channel(BTreeSet::<ImageRef>::new());
     let containerd = Containerd::new(&args.containerd.containerd_address);
-    let (state_dir, allow) = (args.node.state_dir.clone(), args.allow.allow_list()?);
     let list_name = list.to_string();
+    let (state_dir, allow) = (args.node.state_dir.clone(), args.allow.allow_list()?);
     let (lists, list_task) = match list {
         ListSource::File(path) => cluster::spawn_file_list(path, state_dir, allow, stop.clone()),
         ListSource::ConfigMap { config_map, .. } => {
-            anyhow::bail!("cannot read the ConfigMap {config_map}: this build has no Kubernetes client")
+            let cluster = Cluster::connect(args.cluster.kubeconfig.as_deref()).await?;
+            cluster::spawn_config_map_list(cluster, config_map, state_dir, allow, stop.clone())
         }
     };
     let (gpus, gpu_task) = gpu::spawn(gpu_config(&args, &boot), stop.clone());

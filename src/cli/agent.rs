@@ -7,6 +7,7 @@ use super::check::AllowArgs;
 use super::flags::{
     CacheFlags, ClusterFlags, ContainerdFlags, GateFlags, ListFlags, NodeFlags, SocketFlags, SourceFlags,
 };
+use crate::cluster::ConfigMapRef;
 
 /// Run the agent: keep what a list names warm on this node
 ///
@@ -54,8 +55,8 @@ pub enum ListSource {
     File(PathBuf),
     /// A ConfigMap, and the Node that is told what is warm.
     ConfigMap {
-        /// `NAMESPACE/NAME` or `NAMESPACE/NAME/KEY`.
-        config_map: String,
+        /// The ConfigMap.
+        config_map: ConfigMapRef,
         /// The Node's name.
         node: String,
     },
@@ -142,10 +143,12 @@ mod tests {
         assert_eq!(source(&["--list", "list.yaml"]), Ok(ListSource::File("list.yaml".into())));
         assert_eq!(
             source(&[&CLUSTER[..], &["--node-name", "node-1"]].concat()),
-            Ok(ListSource::ConfigMap { config_map: CLUSTER[1].to_owned(), node: "node-1".to_owned() })
+            Ok(ListSource::ConfigMap { config_map: CLUSTER[1].parse().unwrap(), node: "node-1".to_owned() })
         );
         let both = parse(&[&CLUSTER[..], &["--list", "list.yaml"]].concat()).unwrap_err();
         assert_eq!(both.kind(), ErrorKind::ArgumentConflict);
+        let malformed = parse(&["--list-configmap", "stoker-list"]).unwrap_err().to_string();
+        assert!(malformed.contains("NAMESPACE/NAME"), "{malformed}");
         let none = parse(&[]).unwrap_err();
         assert_eq!(none.kind(), ErrorKind::MissingRequiredArgument);
         assert!(none.to_string().contains("--list-configmap"), "{none}");

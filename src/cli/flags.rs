@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::client::DEFAULT_SOCKET;
 use crate::agent::{GateMode, NoGpu};
+use crate::cluster::ConfigMapRef;
 use crate::fetch::Limits;
 use crate::list::is_label_key;
 use crate::rt::LogFormat;
@@ -117,7 +118,7 @@ pub struct ListFlags {
     /// The ConfigMap is watched through the API server. What is warm is written to the labels of the Node that
     /// --node-name names, and its startup taint is taken off. KEY is list.yaml if not given.
     #[arg(long, env = "STOKER_LIST_CONFIGMAP", value_name = "NAMESPACE/NAME[/KEY]")]
-    pub list_configmap: Option<String>,
+    pub list_configmap: Option<ConfigMapRef>,
 }
 
 /// The cluster's; without `--list-configmap` there is none, and they mean nothing.
