@@ -10,8 +10,15 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     cargo build --locked --release --bin stoker \
  && install -D target/release/stoker /out/stoker
 
-# glibc, because NVML is loaded with dlopen; CA certificates; no shell. Root: it writes containerd's and kubelet's places.
+# glibc, because NVML is loaded with dlopen, and the same as the build's; CA certificates; no shell, no package manager.
+# A release names the base by its digest: gcr.io/distroless/cc-debian12@sha256:…
 FROM gcr.io/distroless/cc-debian12
-COPY --from=build /out/stoker /usr/bin/stoker
-ENTRYPOINT ["/usr/bin/stoker"]
-CMD ["agent"]
+LABEL org.opencontainers.image.title="stoker" \
+      org.opencontainers.image.description="Warms container images and model weights before GPU pods land" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /out/stoker /usr/local/bin/stoker
+# Root owns what it writes: containerd's socket, the cache, the state directory. It needs none of root's capabilities.
+USER 0:0
+WORKDIR /
+ENTRYPOINT ["/usr/local/bin/stoker"]
+CMD ["--help"]

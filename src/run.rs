@@ -17,7 +17,7 @@ use crate::cluster::Cluster;
 use crate::containerd::Containerd;
 use crate::image::Puller;
 use crate::list::NodeFacts;
-use crate::node::{EntryReport, EntryState, Reason, Report};
+use crate::node::{Applied, EntryReport, EntryState, Reason, Report};
 use crate::rt::{Liveness, Metrics, Shutdown};
 use crate::types::{EntryId, ImageRef};
 use crate::weights::{Cache, RootFsPolicy, Warmer};
@@ -36,7 +36,10 @@ pub(crate) async fn agent(args: AgentArgs, list: ListSource) -> anyhow::Result<E
     let boot = BootState::load(&args.node.state_dir, boot_id.trim());
     boot.save(&args.node.state_dir)?;
 
-    let cache = open_cache(&args)?;
+    let Some(cache) = stop.run_until_cancelled(open_cache(&args)).await else {
+        return Ok(if args.once { Exit::Interrupted } else { Exit::Done });
+    };
+    let cache = cache?;
     // Ports and sockets before any work, so that a mistake is told at once.
     let doors = Doors::open(&args).await?;
 
@@ -51,7 +54,9 @@ pub(crate) async fn agent(args: AgentArgs, list: ListSource) -> anyhow::Result<E
             cluster::spawn_config_map_list(cluster, config_map, state_dir, allow, stop.clone())
         }
     };
-    let (gpus, gpu_task) = gpu::spawn(gpu_config(&args, &boot), stop.clone());
+    // Without a cluster nobody says that the driver is being replaced.
+    let (_holds, holds) = watch::channel(gpu::Hold::No);
+    let (gpus, gpu_task) = gpu::spawn(gpu_config(&args, &boot), holds, stop.clone());
     let (images_handle, images, image_task) = image::spawn(containerd.clone(), watched, stop.clone());
 
     let metrics = Arc::new(Metrics::new());
@@ -62,6 +67,7 @@ pub(crate) async fn agent(args: AgentArgs, list: ListSource) -> anyhow::Result<E
     let (applied, node_task) = cluster::spawn_standalone_node(reports.clone(), stop.clone());
     let (_facts, facts) = watch::channel(Some(Arc::new(facts)));
     let (requested_out, requested) = watch::channel(BTreeSet::new());
+    let applied_seen = applied.clone();
     let inputs = Inputs { list: lists, gpu: gpus, images, facts, applied, requested };
     let agent = Agent::new(
         settings,
@@ -79,7 +85,7 @@ pub(crate) async fn agent(args: AgentArgs, list: ListSource) -> anyhow::Result<E
     tasks.watch("image", async move { Ok(image_task.await?) });
     tasks.watch("node", async move { Ok(node_task.await?) });
     tasks.watch("agent", agent.run(stop.clone()));
-    doors.serve(&mut tasks, &reports, requested_out, (metrics, liveness), &stop);
+    doors.serve(&mut tasks, &reports, applied_seen, requested_out, (metrics, liveness), &stop);
     tracing::info!(list = list_name, version = env!("CARGO_PKG_VERSION"), "the agent has started");
 
     let ended = if args.once {
@@ -159,17 +165,20 @@ fn settings(args: &AgentArgs, node_name: &str) -> Settings {
     settings.gate = args.gate.gate;
     settings.no_gpu = args.gate.no_gpu;
     settings.once = args.once;
+    settings.max_wait = args.node.max_wait;
     settings.verified_only = args.node.verified_only;
     settings
 }
 
-fn open_cache(args: &AgentArgs) -> anyhow::Result<Arc<Cache>> {
+/// On a thread that may wait: after a crash a large cache takes its time, and a signal must be noticed meanwhile.
+async fn open_cache(args: &AgentArgs) -> anyhow::Result<Arc<Cache>> {
     let policy = if args.node.allow_root_fs {
         RootFsPolicy::Allow
     } else {
         RootFsPolicy::Refuse(args.gate.host_root.clone())
     };
-    Ok(Cache::open(&args.cache.cache_dir, &policy)?)
+    let dir = args.cache.cache_dir.clone();
+    Ok(tokio::task::spawn_blocking(move || Cache::open(&dir, &policy)).await??)
 }
 
 fn rooms(
@@ -197,6 +206,7 @@ fn gpu_config(args: &AgentArgs, boot: &BootState) -> gpu::GpuConfig {
     config.expected = args.gate.gpu_expected;
     config.interval = args.gate.gpu_interval;
     config.was_open = boot.gate_open;
+    config.probe_file.clone_from(&args.gate.gpu_probe_file);
     config
 }
 
@@ -225,12 +235,14 @@ impl Doors {
         self,
         tasks: &mut Tasks,
         reports: &watch::Receiver<Arc<Report>>,
+        applied: watch::Receiver<Option<Applied>>,
         requested: watch::Sender<BTreeSet<EntryId>>,
         (metrics, liveness): (Arc<Metrics>, Liveness),
         stop: &CancellationToken,
     ) {
         let labels: api::Labels = Arc::new(|report| node::labels(report).unwrap_or_default());
-        let door = api::grpc::Door { reports: reports.clone(), labels: Arc::clone(&labels), requested };
+        let door =
+            api::grpc::Door { reports: reports.clone(), labels: Arc::clone(&labels), applied, requested };
         let grpc = api::grpc::serve(self.socket, door, stop.clone());
         tasks.watch("grpc", async move { Ok(grpc.await?) });
         if let Some(listener) = self.http {
@@ -280,6 +292,8 @@ impl Tasks {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::node::{GoodsKind, ListReport};
     use crate::types::GpuState;
@@ -294,6 +308,7 @@ mod tests {
             revision: None,
             source: String::new(),
             verified: true,
+            requested: false,
             progress: None,
         };
         Report {
@@ -303,6 +318,9 @@ mod tests {
             gate_passed: true,
             ready: false,
             settled: true,
+            ready_by: None,
+            left_alone: BTreeMap::new(),
+            labels_version: 1,
             done: true,
             boot_id: "boot".to_owned(),
         }

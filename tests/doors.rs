@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use stoker::api::{Labels, ServeError, bind, grpc};
 use stoker::cli::wait::{WaitArgs, wait};
 use stoker::cli::{Client, ClientError, Exit, Look, SocketFlags, StatusArgs, StatusError, status};
-use stoker::node::{EntryReport, EntryState, GoodsKind, ListReport, Reason, Report};
+use stoker::node::{Applied, EntryReport, EntryState, GoodsKind, ListReport, Reason, Report};
 use stoker::types::{Digest, EntryId, GpuPhase, GpuReason, GpuState, Progress, Revision};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -40,6 +40,7 @@ fn report() -> Report {
         revision: None,
         source: format!("s3://bucket/{id}/"),
         verified: false,
+        requested: false,
         progress: None,
     };
     Report {
@@ -52,7 +53,12 @@ fn report() -> Report {
             driver_version: Some("570.86.15".to_owned()),
             open: false,
         },
-        list: ListReport { content: Some(Digest::of(b"list")), stale: true, ..ListReport::default() },
+        list: ListReport {
+            known: true,
+            content: Some(Digest::of(b"list")),
+            stale: true,
+            ..ListReport::default()
+        },
         entries: vec![
             EntryReport {
                 required: true,
@@ -68,6 +74,9 @@ fn report() -> Report {
         gate_passed: true,
         ready: false,
         settled: true,
+        ready_by: None,
+        left_alone: BTreeMap::new(),
+        labels_version: 1,
         done: false,
         boot_id: "7c9e6679-7425-40de-944b-e07fc1f90ae7".to_owned(),
     }
@@ -85,6 +94,7 @@ fn fetching(progress: &Arc<Progress>) -> Report {
 struct Served {
     socket: PathBuf,
     reports: watch::Sender<Arc<Report>>,
+    confirmed: watch::Sender<Option<Applied>>,
     requested: watch::Receiver<BTreeSet<EntryId>>,
     stop: CancellationToken,
     task: JoinHandle<Result<(), ServeError>>,
@@ -100,9 +110,11 @@ impl Served {
         });
         let (asked, requested) = watch::channel(BTreeSet::new());
         let stop = CancellationToken::new();
-        let door = grpc::Door { reports: receiver, labels, requested: asked };
+        let standing = BTreeMap::from([("stoker.dev/gpu".to_owned(), "Degraded".to_owned())]);
+        let (confirmed, applied) = watch::channel(Some(Applied { labels: standing, ..Applied::default() }));
+        let door = grpc::Door { reports: receiver, labels, applied, requested: asked };
         let task = tokio::spawn(grpc::serve(listener, door, stop.clone()));
-        Self { socket: socket.to_owned(), reports, requested, stop, task }
+        Self { socket: socket.to_owned(), reports, confirmed, requested, stop, task }
     }
 
     fn args(&self, json: bool, watch: bool) -> StatusArgs {
@@ -183,9 +195,11 @@ async fn json_is_the_report_as_it_was_served() {
         "stale": true,
         "removals_held": false
       },
+      "ready_by": null,
       "labels": {
         "stoker.dev/gpu": "Degraded"
       },
+      "unconfirmed_labels": [],
       "entries": [
         {
           "id": "vllm",
@@ -197,7 +211,8 @@ async fn json_is_the_report_as_it_was_served() {
           "bytes_total": 0,
           "revision": "6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d",
           "source": "s3://bucket/vllm/",
-          "verified": true
+          "verified": true,
+          "requested": false
         },
         {
           "id": "llama",
@@ -212,7 +227,8 @@ async fn json_is_the_report_as_it_was_served() {
           "bytes_total": 0,
           "revision": null,
           "source": "s3://bucket/llama/",
-          "verified": false
+          "verified": false,
+          "requested": false
         }
       ]
     }
@@ -233,6 +249,14 @@ async fn the_table_names_what_is_not_warm_and_why() {
         "stoker.dev/gpu=Degraded",
         "GateClosed: the gate is closed; see the GPUs",
     ] {
+        assert!(text.contains(part), "{part} is missing in\n{text}");
+    }
+    let stale = BTreeMap::from([("image.stoker.dev/old".to_owned(), "0123".to_owned())]);
+    served.confirmed.send(Some(Applied { labels: stale, ..Applied::default() })).unwrap();
+    let mut out = Vec::new();
+    status::print(&served.args(false, false), Look::default, &mut out).await.unwrap();
+    let text = String::from_utf8(out).unwrap();
+    for part in ["stoker.dev/gpu=Degraded (the API server has not", "image.stoker.dev/old is to go"] {
         assert!(text.contains(part), "{part} is missing in\n{text}");
     }
     served.stop().await;

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's way to fail")]
 
 mod standin;
+#[path = "gate/watched.rs"]
+mod watched;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -9,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use standin::Standin;
-use stoker::gpu::{GpuConfig, spawn};
+use stoker::gpu::{GpuConfig, Hold, spawn};
 use stoker::types::{GpuPhase, GpuReason, GpuState};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -274,14 +276,20 @@ fn a_child_does_not_outlive_its_parent() {
 struct Task {
     state: watch::Receiver<GpuState>,
     handle: JoinHandle<()>,
+    hold: watch::Sender<Hold>,
     stop: CancellationToken,
 }
 
 impl Task {
     fn over(config: GpuConfig) -> Self {
+        Self::held(config, Hold::No)
+    }
+
+    fn held(config: GpuConfig, hold: Hold) -> Self {
         let stop = CancellationToken::new();
-        let (state, handle) = spawn(config, stop.clone());
-        Self { state, handle, stop }
+        let (hold, holds) = watch::channel(hold);
+        let (state, handle) = spawn(config, holds, stop.clone());
+        Self { state, handle, hold, stop }
     }
 
     async fn until(&mut self, what: &str, is: impl FnMut(&GpuState) -> bool) -> GpuState {
@@ -349,25 +357,55 @@ async fn stop_kills_the_child_that_hangs() {
     host.nvml.answer(r#"{"hang":true}"#);
     let library = host.nvml.library();
     let task = Task::over(host.config());
-    let began = async {
-        while !is_mapped(&library) {
-            sleep(Duration::from_millis(10)).await
-        }
-    };
-    timeout(PATIENCE, began).await.expect("a child that has loaded the library");
+    until("a child that has loaded the library", || is_mapped(&library)).await;
     task.stop().await;
-    let ended = async {
-        while is_mapped(&library) {
-            sleep(Duration::from_millis(10)).await
+    until("no process with the library", || !is_mapped(&library)).await;
+}
+
+/// The driver would answer, but somebody is replacing it.
+#[tokio::test]
+async fn an_upgrade_closes_the_gate_and_only_a_probe_after_it_opens_it() {
+    let host = Host::with_gpus(1);
+    let labels =
+        [("nvidia.com/gpu-driver-upgrade-state".to_owned(), "pod-restart-required".to_owned())].into();
+    let mut task = Task::held(host.config(), Hold::from_labels(&labels));
+    let held = task.until("held from the start", |state| state.phase == GpuPhase::Waiting).await;
+    assert_eq!((held.reason, held.open), (GpuReason::DriverUpgrade, false));
+    task.hold.send(Hold::No).unwrap();
+    task.until("open", |state| state.open).await;
+
+    host.nvml.answer(r#"{"hang":true}"#);
+    let library = host.nvml.library();
+    until("a child under way", || is_mapped(&library)).await;
+    task.hold.send(Hold::MigReconfiguration).unwrap();
+    let closed = task.until("closed", |state| !state.open).await;
+    assert_eq!(closed.reason, GpuReason::MigReconfiguration);
+    until("no handle of ours in the way", || !is_mapped(&library)).await;
+    host.nvml.answer("{}");
+    task.hold.send(Hold::No).unwrap();
+    task.until("open again", |state| state.open).await;
+    task.stop().await;
+}
+
+async fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let comes = async {
+        while !is() {
+            sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(PATIENCE, ended).await.expect("no process with the library");
+    timeout(PATIENCE, comes).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
 /// Whether any process has this file mapped.
 fn is_mapped(file: &Path) -> bool {
+    !mappers(file).is_empty()
+}
+
+/// The processes that have this file mapped.
+fn mappers(file: &Path) -> Vec<u32> {
     let file = file.to_str().unwrap();
-    std::fs::read_dir("/proc").unwrap().flatten().any(|process| {
-        std::fs::read_to_string(process.path().join("maps")).is_ok_and(|maps| maps.contains(file))
-    })
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
+    let maps = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    pids.filter(|pid| maps(pid).contains(file)).collect()
 }

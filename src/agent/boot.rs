@@ -1,13 +1,16 @@
-//! What must outlive the agent but not the node's boot: whether the gate was open, whether the node was ready; and,
-//! over boots too, which image was last warm for an entry. In `<state-dir>/agent.json`.
+//! What must outlive the agent but not the node's boot: whether the gate was open and since when, whether the node was
+//! ready and why; and, over boots too, which image was last warm for an entry and which entries were asked for here.
+//! In `<state-dir>/agent.json`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::node::ReadyBy;
 use crate::types::{EntryId, ImageRef};
 
 /// See the module.
@@ -21,11 +24,20 @@ pub struct BootState {
     /// The gate was open when this was written: a restart of the agent closes no gate.
     #[serde(default)]
     pub gate_open: bool,
+    /// When it first was, on the clock that counts from the boot, sleep included.
+    #[serde(default)]
+    pub gate_opened_at: Option<Duration>,
     /// `stoker.dev/ready` was reached in that boot.
     pub ready_reached: bool,
+    /// It was reached because `--max-wait` had passed.
+    #[serde(default)]
+    pub max_wait_passed: bool,
     /// Entry → the reference of the image that was last warm for it, as text.
     #[serde(default)]
     pub last_warm: BTreeMap<EntryId, String>,
+    /// Listed entries that somebody on this node has asked for.
+    #[serde(default)]
+    pub requested: BTreeSet<EntryId>,
 }
 
 /// The state can't be kept.
@@ -47,7 +59,7 @@ impl BootState {
         let Ok(text) = fs::read(file(state_dir)) else { return fresh };
         match serde_json::from_slice::<Self>(&text) {
             Ok(kept) if kept.boot_id == boot_id => kept,
-            Ok(kept) => Self { last_warm: kept.last_warm, ..fresh },
+            Ok(kept) => Self { last_warm: kept.last_warm, requested: kept.requested, ..fresh },
             Err(error) => {
                 tracing::warn!(path = %file(state_dir).display(), %error, "ignoring an unreadable state file");
                 fresh
@@ -74,6 +86,13 @@ impl BootState {
         fs::File::open(state_dir).and_then(|dir| dir.sync_all()).map_err(fail("sync", state_dir))
     }
 
+    /// Why `stoker.dev/ready` was reached, if it was.
+    #[must_use]
+    pub fn ready_by(&self) -> Option<ReadyBy> {
+        let why = if self.max_wait_passed { ReadyBy::MaxWaitPassed } else { ReadyBy::AllWarm };
+        self.ready_reached.then_some(why)
+    }
+
     /// The references that can still be read.
     #[must_use]
     pub fn images(&self) -> BTreeMap<EntryId, ImageRef> {
@@ -95,8 +114,11 @@ mod tests {
             boot_id: boot_id.to_owned(),
             gate_opened: true,
             gate_open: true,
+            gate_opened_at: Some(Duration::from_millis(83_250)),
             ready_reached: true,
+            max_wait_passed: true,
             last_warm: [("vllm".parse().unwrap(), "docker.io/a/b:1".to_owned())].into(),
+            requested: ["llama".parse().unwrap()].into(),
         }
     }
 
@@ -105,15 +127,27 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         state("one").save(dir.path()).unwrap();
         assert_eq!(BootState::load(dir.path(), "one"), state("one"));
+        assert_eq!(state("one").ready_by(), Some(ReadyBy::MaxWaitPassed));
     }
 
     #[test]
-    fn another_boot_asks_the_gate_anew_and_remembers_the_images() {
+    fn another_boot_asks_the_gate_anew_and_remembers_images_and_requests() {
         let dir = tempfile::tempdir().unwrap();
         state("one").save(dir.path()).unwrap();
         let loaded = BootState::load(dir.path(), "two");
         assert!(!loaded.gate_opened && !loaded.gate_open && !loaded.ready_reached);
+        assert_eq!((loaded.gate_opened_at, loaded.ready_by()), (None, None));
         assert_eq!(loaded.last_warm, state("one").last_warm);
+        assert_eq!(loaded.requested, state("one").requested);
+    }
+
+    #[test]
+    fn what_an_older_agent_kept_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let older = r#"{"bootId":"one","gateOpened":true,"readyReached":true}"#;
+        fs::write(file(dir.path()), older).unwrap();
+        let loaded = BootState::load(dir.path(), "one");
+        assert_eq!((loaded.gate_opened, loaded.ready_by()), (true, Some(ReadyBy::AllWarm)));
     }
 
     #[test]

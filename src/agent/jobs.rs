@@ -1,11 +1,13 @@
 //! Carries out steps, each as a task of its own with a token to stop it. Decides nothing.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::boot::BootState;
 use super::step::{Outcome, Step, Warmed};
 use crate::image::Puller;
 use crate::list::{Entry, Goods, ImageGoods, WeightsGoods};
@@ -27,6 +29,7 @@ pub struct Rooms {
 /// The jobs under way.
 pub(super) struct Jobs {
     rooms: Rooms,
+    state_dir: PathBuf,
     running: JoinSet<Outcome>,
     subjects: HashMap<task::Id, Subject>,
     tokens: BTreeMap<EntryId, CancellationToken>,
@@ -38,11 +41,13 @@ enum Subject {
     Name(EntryId),
     Pins,
     Scan,
+    State,
 }
 
 impl Jobs {
-    pub(super) fn new(rooms: Rooms) -> Self {
-        Self { rooms, running: JoinSet::new(), subjects: HashMap::new(), tokens: BTreeMap::new() }
+    pub(super) fn new(rooms: Rooms, state_dir: PathBuf) -> Self {
+        let (subjects, tokens) = (HashMap::new(), BTreeMap::new());
+        Self { rooms, state_dir, running: JoinSet::new(), subjects, tokens }
     }
 
     /// Starts what `step` asks for.
@@ -64,6 +69,9 @@ impl Jobs {
             Step::Unpin(pins) => (Subject::Pins, self.running.spawn(unpin(rooms, pins))),
             Step::Retire(id) => (Subject::Name(id.clone()), self.running.spawn(retire(rooms, id))),
             Step::Rescan => (Subject::Scan, self.running.spawn(scan(rooms))),
+            Step::Remember(state) => {
+                (Subject::State, self.running.spawn(remember(state, self.state_dir.clone())))
+            }
         };
         self.subjects.insert(handle.id(), subject);
     }
@@ -91,6 +99,15 @@ impl Jobs {
         while self.running.join_next().await.is_some() {}
     }
 
+    /// Keeps the last state before the process ends, unless it's `kept` already.
+    pub(super) async fn keep(&self, state: BootState, kept: &BootState) {
+        if state != *kept
+            && let Outcome::Remembered(Err(problem)) = remember(state, self.state_dir.clone()).await
+        {
+            tracing::error!("{problem}");
+        }
+    }
+
     fn forget(&mut self, id: task::Id) -> Option<Subject> {
         let subject = self.subjects.remove(&id);
         if let Some(Subject::Entry(entry)) = &subject {
@@ -109,6 +126,7 @@ fn died(subject: Option<Subject>, error: &JoinError) -> Outcome {
             Outcome::Failed { entry, kind: ErrorKind::Local, code: "InternalError", message }
         }
         Some(Subject::Name(id)) => Outcome::Retired { id, result: Err(message) },
+        Some(Subject::State) => Outcome::Remembered(Err(message)),
         Some(Subject::Pins) => Outcome::Unpinned(Err(message)),
         Some(Subject::Scan) | None => Outcome::Scanned(Err(message)),
     }
@@ -190,4 +208,12 @@ async fn scan(rooms: Rooms) -> Outcome {
         Err(error) => Err(error.to_string()),
     };
     Outcome::Scanned(scanned)
+}
+
+async fn remember(state: BootState, state_dir: PathBuf) -> Outcome {
+    let saved = task::spawn_blocking(move || state.save(&state_dir).map(|()| state)).await;
+    Outcome::Remembered(match saved {
+        Ok(result) => result.map_err(|error| chain(&error)),
+        Err(error) => Err(error.to_string()),
+    })
 }

@@ -5,14 +5,22 @@
 //! moves a byte itself and never talks to an outside system: its steps are carried out by `image/` and `weights/`.
 
 mod boot;
+mod choice;
 mod jobs;
+mod learn;
+mod left_alone;
+mod memory;
 mod plan;
+mod ready;
 mod removals;
+mod slots;
 mod standing;
 mod step;
 mod task;
 #[cfg(test)]
 mod tests;
+mod vanishing;
+mod wake;
 mod world;
 
 pub use boot::{BootState, BootStateError};

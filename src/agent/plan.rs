@@ -6,14 +6,19 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::removals::{Leaving, Wanted, removals};
+use super::choice::{Choice, choice};
+use super::left_alone::left_alone;
+use super::ready::{gate_is_open, max_wait_left};
+use super::removals::{Leaving, Saying, Wanted, removals};
+use super::slots::Slots;
 use super::standing::{
-    CLOCK_TOLERANCE, Hold, Standing, check_due, entry_hold, is_expired, is_stale, kind, moves, node_hold,
-    source, standing,
+    CLOCK_TOLERANCE, Hold, Standing, check_due, entry_hold, is_stale, kind, moves, node_hold, source,
+    standing,
 };
 use super::step::Step;
-use super::world::{NoGpu, Now, World};
-use crate::list::{Applies, Entry, Goods, List, Listed, applies, by_urgency};
+use super::wake::Wake;
+use super::world::{Now, World};
+use crate::list::{Entry, Goods, List, Listed, by_urgency};
 use crate::node::{EntryReport, EntryState, GoodsKind, ListReport, Reason, Report, labels};
 use crate::types::{EntryId, GpuPhase, ImageRef, Progress};
 
@@ -37,8 +42,8 @@ pub struct Plan {
 #[must_use]
 pub fn plan(world: &World, boot_id: &str, now: Now) -> Plan {
     let mut planner =
-        Planner { world, now, steps: Vec::new(), wake: Wake { at: None, now }, wanted: Wanted::default() };
-    let nothing = List::empty();
+        Planner { world, now, steps: Vec::new(), wake: Wake::from(now), wanted: Wanted::default() };
+    let nothing = List { known: false, ..List::empty() };
     let list = world.list.as_deref().unwrap_or(&nothing);
     let entries = planner.entries(list);
     planner.cancel_unwanted(list);
@@ -47,13 +52,19 @@ pub fn plan(world: &World, boot_id: &str, now: Now) -> Plan {
         gpu: world.gpu.clone(),
         list: list_report(list, now),
         gate_passed: world.gate_opened || gate_is_open(world),
-        ready: world.ready_reached && gate_is_open(world),
+        ready: world.ready_by.is_some() && gate_is_open(world),
+        ready_by: world.ready_by,
         settled: world.settled(),
+        left_alone: left_alone(world, list),
+        labels_version: world.said.version,
         done: false,
         boot_id: boot_id.to_owned(),
         entries: entries.into_iter().map(|entry| entry.report).collect(),
     };
-    let leaving = planner.removals(list, &report);
+    let said = labels(&report);
+    report.labels_version += u64::from(said != world.said.labels);
+    let saying = Saying { labels: &said.unwrap_or_default(), version: report.labels_version };
+    let leaving = planner.removals(list, &saying);
     report.done = all_has_been_asked(world)
         && all_ended
         && world.jobs.is_empty()
@@ -61,32 +72,20 @@ pub fn plan(world: &World, boot_id: &str, now: Now) -> Plan {
         && leaving.steps.is_empty()
         && !leaving.waiting;
     planner.steps.extend(leaving.steps);
+    leaving.retry_at.into_iter().for_each(|at| planner.wake.at(at));
+    if world.ready_by.is_none()
+        && let Some(left) = max_wait_left(world, now).filter(|left| !left.is_zero())
+    {
+        planner.wake.after(left);
+    }
     if let Some(until) = list.valid_until {
         planner.wake.at_wall(until.saturating_add(CLOCK_TOLERANCE).unwrap_or(Timestamp::MAX));
     }
     Plan {
         steps: planner.steps,
         report,
-        wake_at: planner.wake.at,
+        wake_at: planner.wake.earliest(),
         watched_images: world.listed_images().cloned().collect(),
-    }
-}
-
-/// Whether `stoker.dev/ready` is reached now, by this report: every required entry is warm and the gate is open.
-#[must_use]
-pub(super) fn reaches_ready(world: &World, report: &Report) -> bool {
-    let required_are_warm = report
-        .entries
-        .iter()
-        .filter(|entry| entry.required && entry.state != EntryState::Skipped)
-        .all(|entry| entry.state == EntryState::Warm);
-    report.settled && report.list.content.is_some() && gate_is_open(world) && required_are_warm
-}
-
-fn gate_is_open(world: &World) -> bool {
-    match world.gpu.phase {
-        GpuPhase::NotApplicable => world.settings.no_gpu == NoGpu::Proceed,
-        _ => world.gpu.open,
     }
 }
 
@@ -130,21 +129,27 @@ impl Planner<'_> {
                 placed.push(invalid(listed));
                 continue;
             };
-            if let Some(reason) = self.not_for_us(entry) {
-                placed.push(Placed { report: report(entry, EntryState::Skipped, Some(reason)), ended: true });
-                continue;
+            match choice(self.world, entry, self.now) {
+                Choice::Ours => {}
+                Choice::Unknown(reason) => {
+                    self.wanted.add(self.world, entry);
+                    placed.push(self.waiting_for_the_node(entry, reason));
+                    continue;
+                }
+                Choice::Skipped(reason) => {
+                    let report = self.report(entry, EntryState::Skipped, Some(reason));
+                    placed.push(Placed { report, ended: true });
+                    continue;
+                }
+            }
+            if let Some(at) = entry.expires_at {
+                self.wake.at_wall(at);
             }
             self.wanted.add(self.world, entry);
             applying += 1;
             if applying > MAX_ENTRIES {
-                let reason = Reason::new(
-                    "OverLimit",
-                    format!(
-                        "more than {MAX_ENTRIES} entries apply to this node; this one comes after them in the order of work"
-                    ),
-                );
-                placed
-                    .push(Placed { report: report(entry, EntryState::OverLimit, Some(reason)), ended: true });
+                let report = self.report(entry, EntryState::OverLimit, Some(over_limit()));
+                placed.push(Placed { report, ended: true });
                 continue;
             }
             let mut entry = self.place(list, entry, hold.as_ref(), &mut free);
@@ -160,17 +165,17 @@ impl Planner<'_> {
         placed
     }
 
-    fn not_for_us(&mut self, entry: &Entry) -> Option<Reason> {
-        if is_expired(entry, self.now) {
-            return Some(Reason::new(Reason::EXPIRED, "it is past its expiresAt"));
-        }
-        if let Some(at) = entry.expires_at {
-            self.wake.at_wall(at);
-        }
-        match applies(entry, &self.world.node()) {
-            Applies::Yes => None,
-            Applies::No(why) => Some(Reason::new(Reason::NOT_FOR_THIS_NODE, why)),
-        }
+    /// It may be ours, so its label stays and nothing of it leaves; it may not, so nothing of it is started.
+    fn waiting_for_the_node(&self, entry: &Entry, reason: Reason) -> Placed {
+        let stands = standing(self.world, entry);
+        let mut report = self.report(entry, EntryState::Pending, Some(reason));
+        report.revision = stands.warm.filter(|_| !self.is_being_removed(entry));
+        report.verified = stands.verified;
+        Placed { report, ended: false }
+    }
+
+    fn is_being_removed(&self, entry: &Entry) -> bool {
+        matches!(entry.goods, Goods::Weights(_)) && self.world.removing.contains(&entry.id)
     }
 
     /// Where an entry that applies stands, and the step that it needs now.
@@ -181,14 +186,14 @@ impl Planner<'_> {
         node_hold: Option<&Hold>,
         free: &mut Slots,
     ) -> Placed {
-        if matches!(entry.goods, Goods::Weights(_)) && self.world.removing.contains(&entry.id) {
+        if self.is_being_removed(entry) {
             let reason =
                 Reason::new("Removing", "its names from when it was listed before are being removed");
-            return Placed { report: report(entry, EntryState::Pending, Some(reason)), ended: false };
+            return Placed { report: self.report(entry, EntryState::Pending, Some(reason)), ended: false };
         }
         let stands = standing(self.world, entry);
         let state = if stands.satisfied { EntryState::Warm } else { EntryState::Fetching };
-        let mut placed = Placed { report: report(entry, state, None), ended: false };
+        let mut placed = Placed { report: self.report(entry, state, None), ended: false };
         placed.report.revision = stands.warm;
         placed.report.verified = stands.verified;
         if let Some(job) = self.world.jobs.get(&entry.id) {
@@ -236,6 +241,21 @@ impl Planner<'_> {
         placed
     }
 
+    fn report(&self, entry: &Entry, state: EntryState, reason: Option<Reason>) -> EntryReport {
+        EntryReport {
+            id: entry.id.clone(),
+            kind: Some(kind(&entry.goods)),
+            required: entry.required,
+            state,
+            reason,
+            revision: None,
+            source: source(&entry.goods),
+            verified: false,
+            requested: self.world.requested.contains(&entry.id),
+            progress: None,
+        }
+    }
+
     fn wake_for_check(&mut self, entry: &Entry, stands: Standing) {
         if let Some(check) = self.world.checks.get(&entry.id) {
             // Where time changes nothing, a moment that has passed would wake the agent without end.
@@ -248,13 +268,12 @@ impl Planner<'_> {
         }
     }
 
-    fn removals(&self, list: &List, report: &Report) -> Leaving {
+    fn removals(&self, list: &List, saying: &Saying<'_>) -> Leaving {
         let is_image = |entry: &Entry| kind(&entry.goods) == GoodsKind::Image;
         let starting =
             self.steps.iter().any(|step| matches!(step, Step::Ensure { entry, .. } if is_image(entry)));
         let pulling = starting || self.world.jobs.values().any(|job| is_image(&job.entry));
-        let said = labels(report).unwrap_or_default();
-        removals(self.world, list, &self.wanted, &said, pulling, self.now)
+        removals(self.world, list, &self.wanted, saying, pulling, self.now)
     }
 
     /// A job whose entry is no longer wanted as it was is stopped; its successor starts when it has ended.
@@ -264,8 +283,7 @@ impl Planner<'_> {
                 listed.id == *id
                     && listed.goods == entry.goods
                     && listed.credentials == entry.credentials
-                    && !is_expired(listed, self.now)
-                    && matches!(applies(listed, &self.world.node()), Applies::Yes)
+                    && !matches!(choice(self.world, listed, self.now), Choice::Skipped(_))
             })
         };
         let jobs = self.world.jobs.iter();
@@ -284,55 +302,6 @@ fn in_order_of_work(list: &List) -> Vec<&Listed> {
     entries
 }
 
-/// How many more jobs may be started.
-struct Slots {
-    images: usize,
-    weights: usize,
-}
-
-impl Slots {
-    fn of(world: &World) -> Self {
-        let images = world.jobs.values().filter(|job| matches!(job.entry.goods, Goods::Image(_))).count();
-        let weights = world.jobs.len() - images;
-        Self {
-            images: world.settings.image_jobs.saturating_sub(images),
-            weights: world.settings.weights_jobs.saturating_sub(weights),
-        }
-    }
-
-    fn take(&mut self, kind: GoodsKind) -> bool {
-        let free = match kind {
-            GoodsKind::Image => &mut self.images,
-            GoodsKind::Weights => &mut self.weights,
-        };
-        let taken = *free > 0;
-        *free = free.saturating_sub(1);
-        taken
-    }
-}
-
-/// The earliest moment at which time alone changes the plan.
-struct Wake {
-    at: Option<Instant>,
-    now: Now,
-}
-
-impl Wake {
-    fn at(&mut self, at: Instant) {
-        self.at = Some(self.at.map_or(at, |earlier| earlier.min(at)));
-    }
-
-    /// A moment of the wall clock; half a second late, so that it's surely past then.
-    fn at_wall(&mut self, at: Timestamp) {
-        if let Ok(wait) = std::time::Duration::try_from(at.duration_since(self.now.wall)) {
-            self.at(self.now.monotonic + wait.min(FAR) + std::time::Duration::from_millis(500));
-        }
-    }
-}
-
-/// Looking again once a day is cheap, and keeps instants far from overflowing.
-const FAR: std::time::Duration = std::time::Duration::from_secs(86_400);
-
 fn invalid(listed: &Listed) -> Placed {
     let required = matches!(listed, Listed::Bad { required: true, .. });
     let report = EntryReport {
@@ -344,27 +313,22 @@ fn invalid(listed: &Listed) -> Placed {
         revision: None,
         source: String::new(),
         verified: false,
+        requested: false,
         progress: None,
     };
     Placed { report, ended: true }
 }
 
-fn report(entry: &Entry, state: EntryState, reason: Option<Reason>) -> EntryReport {
-    EntryReport {
-        id: entry.id.clone(),
-        kind: Some(kind(&entry.goods)),
-        required: entry.required,
-        state,
-        reason,
-        revision: None,
-        source: source(&entry.goods),
-        verified: false,
-        progress: None,
-    }
+fn over_limit() -> Reason {
+    let message = format!(
+        "more than {MAX_ENTRIES} entries apply to this node; this one comes after them in the order of work"
+    );
+    Reason::new("OverLimit", message)
 }
 
 fn list_report(list: &List, now: Now) -> ListReport {
     ListReport {
+        known: list.known,
         content: list.content,
         errors: list.errors.clone(),
         warnings: list.warnings.clone(),

@@ -1,15 +1,18 @@
 //! What leaves: names of weights and pins of images that nobody lists. Pure.
 //!
-//! Label first, bytes after: a name or a pin goes only when the cluster has confirmed that its label is gone.
+//! Label first, bytes after: a name or a pin goes only when it's sure that its label is gone, and that nobody is about
+//! to write it. The node task may still hold an older report that said it, so it must have taken the newest first.
 
 use std::collections::{BTreeMap, BTreeSet};
+
+use tokio::time::Instant;
 
 use super::standing::is_stale;
 use super::step::Step;
 use super::world::{Now, World};
 use crate::image::to_unpin;
 use crate::list::{Entry, Goods, List};
-use crate::node::{GoodsKind, goods_label};
+use crate::node::{Applied, GoodsKind, goods_label};
 use crate::types::{Digest, EntryId, Revision};
 
 /// What is listed, as far as removals care: also entries that are over the limit or broken.
@@ -55,19 +58,34 @@ pub(super) struct Leaving {
     pub(super) steps: Vec<Step>,
     /// Others wait for a label to go.
     pub(super) waiting: bool,
+    /// When what could not be removed is tried again.
+    pub(super) retry_at: Option<Instant>,
 }
 
-/// What leaves, when `said` are the labels that the node should carry now, and images are being pulled if `pulling`.
+impl Leaving {
+    fn retry_at_or_before(&mut self, at: Instant) {
+        self.retry_at = Some(self.retry_at.map_or(at, |earlier| earlier.min(at)));
+    }
+}
+
+/// The labels that the node should carry now, and their version.
+pub(super) struct Saying<'a> {
+    pub(super) labels: &'a BTreeMap<String, String>,
+    pub(super) version: u64,
+}
+
+/// What leaves, while `saying` this; images are being pulled if `pulling`.
 pub(super) fn removals(
     world: &World,
     list: &List,
     wanted: &Wanted,
-    said: &BTreeMap<String, String>,
+    saying: &Saying<'_>,
     pulling: bool,
     now: Now,
 ) -> Leaving {
     let mut leaving = Leaving::default();
     let Some(applied) = &world.applied else { return leaving };
+    let has_been_taken = applied.labels_version >= saying.version;
     if !world.settled() || list.paused || list.removals_held || is_stale(list, now) {
         return leaving;
     }
@@ -77,7 +95,11 @@ pub(super) fn removals(
         if in_use {
             continue;
         }
-        if applied.labels.contains_key(&goods_label(GoodsKind::Weights, id)) {
+        let retry_at = world.stuck.get(id).map(|stuck| stuck.retry_at).filter(|at| *at > now.monotonic);
+        let may_be_labelled = || applied.values(&goods_label(GoodsKind::Weights, id)).next().is_some();
+        if let Some(at) = retry_at {
+            leaving.retry_at_or_before(at);
+        } else if !has_been_taken || may_be_labelled() {
             leaving.waiting = true;
         } else {
             leaving.steps.push(Step::Retire(id.clone()));
@@ -91,21 +113,25 @@ pub(super) fn removals(
         && !wanted.unreadable
         && !world.unpinning
     {
-        let labelled = outdated_labels(world, said);
+        let labelled = outdated_labels(world, saying.labels);
         let is_labelled = |target: &Digest| labelled.contains(Revision::of_image(*target).short().as_str());
         let targets = images.our_pins.iter().map(|pin| pin.target);
-        let kept = wanted.pinned.iter().copied().chain(targets.filter(is_labelled)).collect();
+        let may_be_labelled = |target: &Digest| !has_been_taken || is_labelled(target);
+        let kept = wanted.pinned.iter().copied().chain(targets.filter(may_be_labelled)).collect();
         let pins = to_unpin(&images.our_pins, &kept);
         leaving.waiting |= pins.len() < to_unpin(&images.our_pins, &wanted.pinned).len();
-        if !pins.is_empty() {
-            leaving.steps.push(Step::Unpin(pins));
+        match world.stuck_pins.as_ref().map(|stuck| stuck.retry_at).filter(|at| *at > now.monotonic) {
+            _ if pins.is_empty() => {}
+            Some(at) => leaving.retry_at_or_before(at),
+            None => leaving.steps.push(Step::Unpin(pins)),
         }
     }
     leaving
 }
 
-/// The values of labels that the node still carries and should not.
+/// The values of labels that the node may still carry and should not.
 fn outdated_labels<'a>(world: &'a World, said: &BTreeMap<String, String>) -> BTreeSet<&'a str> {
-    let labels = world.applied.iter().flat_map(|applied| &applied.labels);
-    labels.filter(|(key, value)| said.get(*key) != Some(*value)).map(|(_, value)| value.as_str()).collect()
+    let labels = world.applied.iter().flat_map(Applied::may_stand);
+    let outdated = labels.filter(|(key, value)| said.get(*key).map(String::as_str) != Some(*value));
+    outdated.map(|(_, value)| value).collect()
 }

@@ -2,9 +2,10 @@
 
 use tokio::time::Instant;
 
-use super::world::{GateMode, NoGpu, Now, World};
+use super::ready::gate_is_open;
+use super::world::{GateMode, Now, World};
 use crate::list::{Entry, Goods, ImageGoods, List, WeightsGoods};
-use crate::node::{EntryState, GoodsKind, Reason};
+use crate::node::{EntryState, GoodsKind, Reason, goods_label};
 use crate::types::{GpuPhase, Revision};
 
 /// What is there of an entry.
@@ -127,17 +128,14 @@ pub(super) fn node_hold(world: &World, list: &List, now: Now) -> Option<Hold> {
     if is_stale(list, now) {
         return Some(hold("ListExpired", "the list is past its validUntil; push a newer one".to_owned()));
     }
-    if world.settings.gate == GateMode::Label || world.gate_opened {
+    if world.settings.gate == GateMode::Label || world.gate_opened || gate_is_open(world) {
         return None;
     }
-    if world.gpu.phase != GpuPhase::NotApplicable {
-        let hold = hold("GateClosed", world.gpu.reason.advice().to_owned());
-        return Some(Hold { for_good: false, ..hold });
-    }
-    match world.settings.no_gpu {
-        NoGpu::Proceed => None,
-        NoGpu::Wait => Some(hold("NoGpu", world.gpu.reason.advice().to_owned())),
-    }
+    let advice = world.gpu.reason.advice().to_owned();
+    Some(match world.gpu.phase {
+        GpuPhase::NotApplicable => hold("NoGpu", advice),
+        _ => Hold { for_good: false, ..hold("GateClosed", advice) },
+    })
 }
 
 /// Clocks of a cluster disagree.
@@ -153,7 +151,8 @@ pub(super) fn is_expired(entry: &Entry, now: Now) -> bool {
     entry.expires_at.is_some_and(|at| now.wall >= at)
 }
 
-/// Why this entry isn't started, beside what holds the whole node: its store is away, or it failed lately.
+/// Why this entry isn't started, beside what holds the whole node: its store is away, it failed lately, or what it
+/// would replace is still spoken of.
 pub(super) fn entry_hold(world: &World, list: &List, entry: &Entry, now: Now) -> Option<Hold> {
     if let Some(failure) = world.failures.get(&entry.id)
         && *failure.entry == *entry
@@ -166,6 +165,12 @@ pub(super) fn entry_hold(world: &World, list: &List, entry: &Entry, now: Now) ->
             until: failure.retry_at,
             for_good: failure.for_good,
         });
+    }
+    if let Goods::Image(goods) = &entry.goods
+        && let Some(vanishing) = world.vanishing.get(&entry.id)
+        && let Some(hold) = vanishing.hold(goods, now.monotonic)
+    {
+        return Some(hold);
     }
     let reason = match (&entry.goods, &world.images, &world.weights) {
         // With `--once` it is tried all the same: then the tries are counted, and end.
@@ -180,7 +185,23 @@ pub(super) fn entry_hold(world: &World, list: &List, entry: &Entry, now: Now) ->
         }
         (Goods::Image(_), None, _) => Reason::new("Starting", "containerd has not been asked yet"),
         (Goods::Weights(_), _, None) => Reason::new("Starting", "the cache has not been read yet"),
+        (Goods::Weights(_), _, Some(_)) if older_may_be_labelled(world, entry) => Reason::new(
+            "LabelPending",
+            "the API server has not confirmed the label of the revision before it",
+        ),
         (Goods::Image(_), Some(_), _) | (Goods::Weights(_), _, Some(_)) => return None,
     };
     Some(Hold { state: EntryState::Pending, reason, until: None, for_good: false })
+}
+
+/// Whether the node's label may still name a revision of these weights that isn't the current one. The cache keeps
+/// the one before the current; switched once more, it would take away what that label stands for.
+fn older_may_be_labelled(world: &World, entry: &Entry) -> bool {
+    let named = world.weights.as_ref().and_then(|weights| weights.get(&entry.id));
+    let older = named.map(|named| named.other.as_slice()).unwrap_or_default();
+    let key = goods_label(GoodsKind::Weights, &entry.id);
+    match &world.applied {
+        Some(applied) => applied.values(&key).any(|value| older.iter().any(|older| older == value)),
+        None => !older.is_empty(),
+    }
 }

@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::boot::BootState;
 use crate::list::Entry;
 use crate::types::{EntryId, ErrorKind, Progress, Revision};
 use crate::weights::Named;
@@ -25,6 +27,8 @@ pub enum Step {
     Retire(EntryId),
     /// Read again what the cache holds.
     Rescan,
+    /// Keep this over a restart of the agent.
+    Remember(BootState),
 }
 
 /// What came of a step.
@@ -54,11 +58,13 @@ pub enum Outcome {
     Retired {
         /// Whose.
         id: EntryId,
-        /// The whole chain of causes.
-        result: Result<(), String>,
+        /// The directory that stays because something foreign is in it, if one does; or the whole chain of causes.
+        result: Result<Option<PathBuf>, String>,
     },
     /// What the cache holds.
     Scanned(Result<BTreeMap<EntryId, Named>, String>),
+    /// The state was kept, or it failed.
+    Remembered(Result<BootState, String>),
 }
 
 /// What an ensure found or made.

@@ -1,6 +1,6 @@
 //! The loop: `select() -> Event` awaits and changes nothing; `apply(Event)` changes and awaits nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,16 +11,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::boot::BootState;
 use super::jobs::{Jobs, Rooms};
-use super::plan::{Plan, plan, reaches_ready};
-use super::standing::standing;
-use super::step::{Outcome, Step, Warmed};
-use super::world::{Check, Failure, Job, Now, Settings, World};
+use super::memory::Memory;
+use super::plan::{Plan, plan};
+use super::ready::{gate_is_open, ready_by};
+use super::step::{Outcome, Step};
+use super::vanishing;
+use super::world::{Job, Now, Said, Settings, World};
 use crate::image::Images;
-use crate::list::{Entry, Goods, List, Listed, NodeFacts};
-use crate::node::{Applied, Reason, Report};
-use crate::rt::{Attempts, Liveness, MetricKind, Metrics, RetryPolicy};
-use crate::types::{EntryId, ErrorKind, GpuPhase, GpuState, ImageRef};
-use crate::weights::Named;
+use crate::list::{Goods, List, Listed, NodeFacts};
+use crate::node::{Applied, ReadyBy, Report, labels};
+use crate::rt::{Liveness, Metrics};
+use crate::types::{EntryId, GpuPhase, GpuState, ImageRef};
 
 /// How often the cache's names are read again: somebody may have removed a file under us.
 const RESCAN: Duration = Duration::from_secs(60);
@@ -30,14 +31,6 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Whatever the plan says, time alone doesn't wake the loop sooner than this.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(100);
-
-/// How long a missing pin is left missing after it was last set: a pin that somebody else keeps taking off isn't
-/// fought over.
-const MEND_AFTER: Duration = Duration::from_secs(60);
-
-/// With `--once`, what time may mend is tried this often in all before it counts as failed for good.
-const ONCE: RetryPolicy =
-    RetryPolicy { first: Duration::from_secs(2), longest: Duration::from_secs(20), retries: Some(4) };
 
 /// What the loop listens to.
 #[derive(Debug)]
@@ -58,22 +51,21 @@ pub struct Inputs {
 
 /// The agent: owns the world and the jobs.
 pub struct Agent {
-    world: World,
+    pub(super) world: World,
     inputs: Inputs,
     jobs: Jobs,
-    boot: BootState,
-    state_dir: PathBuf,
+    pub(super) memory: Memory,
     reports: watch::Sender<Arc<Report>>,
     watched: watch::Sender<BTreeSet<ImageRef>>,
     liveness: Liveness,
-    metrics: Arc<Metrics>,
-    rescan_at: Instant,
-    scanning: Option<Scan>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) rescan_at: Instant,
+    pub(super) scanning: Option<Scan>,
 }
 
 /// A read of the cache under way. What it finds is out of date if a name changed meanwhile.
-struct Scan {
-    outdated: bool,
+pub(super) struct Scan {
+    pub(super) outdated: bool,
 }
 
 enum Event {
@@ -98,15 +90,16 @@ impl Agent {
     ) -> Self {
         let mut world = World::new(settings);
         world.gate_opened = boot.gate_opened;
-        world.ready_reached = boot.ready_reached;
+        world.gate_opened_at = boot.gate_opened_at;
+        world.ready_by = boot.ready_by();
         world.last_warm = boot.images();
+        world.requested.clone_from(&boot.requested);
         let (reports, watched) = outputs;
         Self {
             world,
             inputs,
-            jobs: Jobs::new(rooms),
-            boot,
-            state_dir,
+            jobs: Jobs::new(rooms, state_dir),
+            memory: Memory::new(boot),
             reports,
             watched,
             liveness,
@@ -135,6 +128,7 @@ impl Agent {
             }
         }
         self.jobs.stop().await;
+        self.jobs.keep(self.boot_state(), self.memory.kept()).await;
         Ok(())
     }
 
@@ -176,10 +170,26 @@ impl Agent {
         }
         self.world.gpu.clone_from(&self.inputs.gpu.borrow_and_update());
         self.world.images.clone_from(&self.inputs.images.borrow_and_update());
-        self.world.facts.clone_from(&self.inputs.facts.borrow_and_update());
+        if let Some(facts) = &*self.inputs.facts.borrow_and_update() {
+            // What was told once holds until something else is told.
+            self.world.facts = Some(Arc::clone(facts));
+        }
         self.world.applied.clone_from(&self.inputs.applied.borrow_and_update());
-        self.world.requested.clone_from(&self.inputs.requested.borrow_and_update());
+        self.take_requests();
         self.world.gate_opened |= self.world.gpu.open;
+        if gate_is_open(&self.world) {
+            self.world.gate_opened_at.get_or_insert_with(|| Now::read().since_boot);
+        }
+    }
+
+    /// What is asked for holds as long as it is listed; what isn't listed can't be asked for.
+    fn take_requests(&mut self) {
+        let asked = self.inputs.requested.borrow_and_update().clone();
+        let Some(list) = &self.world.list else { return };
+        let listed: BTreeSet<&EntryId> = list.entries.iter().map(Listed::id).collect();
+        let requested = &mut self.world.requested;
+        requested.retain(|id| list.removals_held || listed.contains(id));
+        requested.extend(asked.into_iter().filter(|id| listed.contains(id)));
     }
 
     fn count_broken_list(&self) {
@@ -188,133 +198,6 @@ impl Agent {
         if broken > 0 || !list.errors.is_empty() {
             self.metrics.list_invalid();
             tracing::warn!(errors = ?list.errors, broken_entries = broken, "the list has errors; what was good stays in force");
-        }
-    }
-
-    fn learn(&mut self, outcome: Outcome) {
-        match outcome {
-            Outcome::Warmed { entry, warmed } => self.warmed(entry, warmed),
-            Outcome::Failed { entry, kind, code, message } => self.failed(entry, kind, code, message),
-            Outcome::Unpinned(result) => {
-                self.world.unpinning = false;
-                log_failure("could not take pins off", result);
-            }
-            Outcome::Retired { id, result } => {
-                self.world.removing.remove(&id);
-                self.outdate_scan();
-                if result.is_ok() {
-                    tracing::info!(entry = %id, "removed the names of weights that are no longer listed");
-                }
-                // Where it failed, the next scan finds the names again, and then it's tried again.
-                self.world.weights.iter_mut().for_each(|weights| drop(weights.remove(&id)));
-                log_failure("could not remove names of weights", result);
-            }
-            Outcome::Scanned(result) => self.scanned(result),
-        }
-    }
-
-    fn warmed(&mut self, entry: Arc<Entry>, warmed: Warmed) {
-        if let (Warmed::Weights { named, .. }, Some(weights)) = (&warmed, &mut self.world.weights) {
-            weights.insert(entry.id.clone(), named.clone());
-        }
-        let stopping = self.world.jobs.get(&entry.id).is_some_and(|job| job.stopping);
-        if !stopping && !standing(&self.world, &entry).satisfied {
-            // Started again at once, it would be so again.
-            let message = self.why_not_shown(&entry);
-            return self.failed(entry, ErrorKind::Local, "NotShown", message);
-        }
-        let now = Instant::now();
-        let content = self.world.jobs.remove(&entry.id).and_then(|job| job.content);
-        self.world.failures.remove(&entry.id);
-        let jitter = 0.9 + fastrand::f64() * 0.2;
-        let due = now + self.world.settings.recheck.mul_f64(jitter);
-        let check = Check { at: now, due, content, mend_at: now + MEND_AFTER, entry: Arc::clone(&entry) };
-        self.world.checks.insert(entry.id.clone(), check);
-        let revision = warmed.revision().short();
-        // A look at a source that has nothing new is neither a pull nor news.
-        if warmed.moved_bytes() {
-            self.count(&entry, Ok(()));
-            tracing::info!(entry = %entry.id, %revision, "warm");
-        } else {
-            tracing::debug!(entry = %entry.id, %revision, "warm already");
-        }
-        if let Warmed::Weights { fetched, .. } = warmed {
-            self.metrics.bytes(MetricKind::Weights, fetched);
-            self.outdate_scan();
-        }
-    }
-
-    /// Its job ended well, and yet it isn't there.
-    fn why_not_shown(&self, entry: &Entry) -> String {
-        match &entry.goods {
-            Goods::Image(_) => {
-                let problem = self.world.images.as_ref().and_then(|images| images.problem.as_deref());
-                let problem =
-                    problem.unwrap_or("somebody removed it, perhaps the kubelet for want of disk space");
-                format!("it was pulled, but containerd does not show it unpacked: {problem}")
-            }
-            Goods::Weights(_) => {
-                let named = self.world.weights.as_ref().and_then(|weights| weights.get(&entry.id));
-                let problem = named.and_then(|named| named.problem.as_deref());
-                let problem = problem.unwrap_or("somebody changed it at once");
-                format!("all files are there, but the cache does not show them: {problem}")
-            }
-        }
-    }
-
-    fn failed(&mut self, entry: Arc<Entry>, kind: ErrorKind, code: &'static str, message: String) {
-        let content = self.world.jobs.remove(&entry.id).and_then(|job| job.content);
-        if kind == ErrorKind::Cancelled {
-            return;
-        }
-        self.count(&entry, Err(kind));
-        let policy = if self.world.settings.once { ONCE } else { RetryPolicy::ENTRY };
-        let before = self.world.failures.remove(&entry.id);
-        let same = before.filter(|failure| *failure.entry == *entry && failure.content == content);
-        let mut attempts = same.map_or_else(|| Attempts::new(policy), |failure| failure.attempts);
-        // What changed under a fetch is whole again at its next try.
-        let kind = if kind == ErrorKind::Changed { ErrorKind::Transient } else { kind };
-        let wait = attempts.failed_with(kind, fastrand::f64());
-        let hopeless = || self.world.settings.hopeless_retry.mul_f64(0.9 + fastrand::f64() * 0.2);
-        let wait_at_all = wait.or_else(|| (!self.world.settings.once).then(hopeless));
-        match wait_at_all {
-            Some(wait) => {
-                self.metrics.retried(kind);
-                tracing::warn!(entry = %entry.id, code, retry_in = ?wait, "{message}");
-            }
-            None => tracing::error!(entry = %entry.id, code, "{message}"),
-        }
-        let failure = Failure {
-            entry: Arc::clone(&entry),
-            content,
-            attempts,
-            retry_at: wait_at_all.map(|wait| Instant::now() + wait),
-            reason: Reason::new(code, message),
-            for_good: wait.is_none(),
-        };
-        self.world.failures.insert(entry.id.clone(), failure);
-    }
-
-    fn count(&self, entry: &Entry, result: Result<(), ErrorKind>) {
-        match entry.goods {
-            Goods::Image(_) => self.metrics.image_pulled(result),
-            Goods::Weights(_) => self.metrics.weights_fetched(result),
-        }
-    }
-
-    fn scanned(&mut self, result: Result<BTreeMap<EntryId, Named>, String>) {
-        let outdated = self.scanning.take().is_none_or(|scan| scan.outdated);
-        match result {
-            Ok(names) if !outdated => self.world.weights = Some(names),
-            // Again at once: what the jobs did meanwhile must be in it.
-            Ok(_) => self.rescan_at = Instant::now(),
-            Err(message) => tracing::error!("cannot read the cache: {message}"),
-        }
-    }
-
-    fn outdate_scan(&mut self) {
-        if let Some(scan) = &mut self.scanning {
-            scan.outdated = true;
         }
     }
 
@@ -327,28 +210,48 @@ impl Agent {
             self.rescan_at = now.monotonic + RESCAN;
             self.jobs.start(Step::Rescan);
         }
-        let mut planned = plan(&self.world, &self.boot.boot_id, now);
-        if !self.world.ready_reached && reaches_ready(&self.world, &planned.report) {
-            self.world.ready_reached = true;
-            planned = plan(&self.world, &self.boot.boot_id, now);
+        vanishing::take_notice(&mut self.world, now.monotonic, fastrand::f64());
+        let mut planned = plan(&self.world, &self.memory.kept().boot_id, now);
+        if self.world.ready_by.is_none() {
+            self.world.ready_by = ready_by(&self.world, &planned.report, now);
+            if let Some(why) = self.world.ready_by {
+                tracing::info!(?why, "ready");
+                planned = plan(&self.world, &self.memory.kept().boot_id, now);
+            }
         }
         let Plan { steps, report, wake_at, watched_images } = planned;
         self.remember_images();
         for step in steps {
-            self.note(&step);
-            self.jobs.start(step);
+            self.start(step);
         }
-        self.save_boot_state();
+        let state = self.boot_state();
+        if self.memory.begins(&state, now.monotonic) {
+            self.start(Step::Remember(state.clone()));
+        }
         self.watched.send_if_modified(|watched| {
             let changed = *watched != watched_images;
             *watched = watched_images;
             changed
         });
-        self.reports.send_replace(Arc::new(report));
-        // A read that is under way ends by an event of its own, however late.
+        let held_until = self.memory.holds_until(&state, now.monotonic);
+        if held_until.is_none() {
+            self.say(report);
+        }
+        // A read or a write that is under way ends by an event of its own, however late.
         let rescan_at = self.scanning.is_none().then_some(self.rescan_at);
-        let next = [wake_at, rescan_at].into_iter().flatten().fold(now.monotonic + HEARTBEAT, Instant::min);
+        let moments = [wake_at, rescan_at, held_until, self.memory.retry_at()];
+        let next = moments.into_iter().flatten().fold(now.monotonic + HEARTBEAT, Instant::min);
         next.max(now.monotonic + SHORTEST_SLEEP)
+    }
+
+    fn say(&mut self, report: Report) {
+        self.world.said = Said { version: report.labels_version, labels: labels(&report) };
+        self.reports.send_replace(Arc::new(report));
+    }
+
+    fn start(&mut self, step: Step) {
+        self.note(&step);
+        self.jobs.start(step);
     }
 
     /// What is started is known to be started.
@@ -369,7 +272,7 @@ impl Agent {
             }
             Step::Unpin(_) => self.world.unpinning = true,
             Step::Retire(id) => drop(self.world.removing.insert(id.clone())),
-            Step::Rescan => {}
+            Step::Rescan | Step::Remember(_) => {}
         }
     }
 
@@ -393,31 +296,21 @@ impl Agent {
         self.world.failures.retain(|id, _| ids.contains(id));
     }
 
-    fn save_boot_state(&mut self) {
-        let images = self.world.last_warm.iter().map(|(id, reference)| (id.clone(), reference.to_string()));
-        let state = BootState {
-            boot_id: self.boot.boot_id.clone(),
-            gate_opened: self.world.gate_opened,
-            gate_open: if self.world.gpu.phase == GpuPhase::Unknown {
-                self.boot.gate_open
-            } else {
-                self.world.gpu.open
-            },
-            ready_reached: self.world.ready_reached,
+    fn boot_state(&self) -> BootState {
+        let world = &self.world;
+        let kept = self.memory.kept();
+        let images = world.last_warm.iter().map(|(id, reference)| (id.clone(), reference.to_string()));
+        let unknown = world.gpu.phase == GpuPhase::Unknown;
+        BootState {
+            boot_id: kept.boot_id.clone(),
+            gate_opened: world.gate_opened,
+            gate_open: if unknown { kept.gate_open } else { world.gpu.open },
+            gate_opened_at: world.gate_opened_at,
+            ready_reached: world.ready_by.is_some(),
+            max_wait_passed: world.ready_by == Some(ReadyBy::MaxWaitPassed),
             last_warm: images.collect(),
-        };
-        if state != self.boot {
-            match state.save(&self.state_dir) {
-                Ok(()) => self.boot = state,
-                Err(error) => tracing::error!("{}", crate::rt::chain(&error)),
-            }
+            requested: world.requested.clone(),
         }
-    }
-}
-
-fn log_failure(what: &str, result: Result<(), String>) {
-    if let Err(message) = result {
-        tracing::error!("{what}: {message}");
     }
 }
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::vanishing::Vanishing;
 use crate::image::Images;
 use crate::list::{Entry, Goods, List, Listed, NodeFacts};
-use crate::node::{Applied, Reason};
+use crate::node::{Applied, ReadyBy, Reason};
 use crate::rt::Attempts;
 use crate::types::{Digest, EntryId, GpuPhase, GpuState, ImageRef, Progress};
 use crate::weights::Named;
@@ -51,6 +52,8 @@ pub struct Settings {
     pub recheck: Duration,
     /// How long after a failure that time doesn't mend it is tried all the same.
     pub hopeless_retry: Duration,
+    /// How long after the gate's opening `stoker.dev/ready` no longer waits for required entries; `None` is for ever.
+    pub max_wait: Option<Duration>,
 }
 
 impl Settings {
@@ -67,6 +70,7 @@ impl Settings {
             weights_jobs: 3,
             recheck: Duration::from_secs(600),
             hopeless_retry: Duration::from_secs(900),
+            max_wait: None,
         }
     }
 }
@@ -85,22 +89,32 @@ pub struct World {
     pub images: Option<Arc<Images>>,
     /// What the cache has, once it was read.
     pub weights: Option<BTreeMap<EntryId, Named>>,
-    /// This node as selectors see it; `None` until the cluster was asked.
+    /// This node as selectors see it, as last told; `None` until the cluster was asked.
     pub facts: Option<Arc<NodeFacts>>,
-    /// Listed entries that somebody on this node has asked for although `nodes` leaves them out here.
+    /// Listed entries that somebody on this node has asked for: they apply here whatever their `nodes` says.
     pub requested: BTreeSet<EntryId>,
     /// What the cluster has confirmed of our labels; `None` until it was asked.
     pub applied: Option<Applied>,
+    /// The labels that were said last.
+    pub said: Said,
     /// The gate was open at some moment of this boot.
     pub gate_opened: bool,
-    /// Every required entry was warm at some moment of this boot, with the gate open.
-    pub ready_reached: bool,
+    /// When the gate was first open in this boot, since the boot's beginning.
+    pub gate_opened_at: Option<Duration>,
+    /// Why `stoker.dev/ready` was reached in this boot, if it was.
+    pub ready_by: Option<ReadyBy>,
     /// Which image last was warm for an entry: it keeps its label while a new reference is on its way.
     pub last_warm: BTreeMap<EntryId, ImageRef>,
     /// What is being fetched.
     pub jobs: BTreeMap<EntryId, Job>,
     /// What failed last, until it's warm or its entry changes.
     pub failures: BTreeMap<EntryId, Failure>,
+    /// Images that were warm in this run: whether they go again soon after they came.
+    pub vanishing: BTreeMap<EntryId, Vanishing>,
+    /// Names that could not be removed.
+    pub stuck: BTreeMap<EntryId, Stuck>,
+    /// Pins that could not be taken off.
+    pub stuck_pins: Option<Stuck>,
     /// When each entry's source was last looked at with success.
     pub checks: BTreeMap<EntryId, Check>,
     /// Names and pins that are being removed.
@@ -156,20 +170,44 @@ pub struct Check {
     pub entry: Arc<Entry>,
 }
 
-/// The two clocks, read once for a plan.
+/// Names or pins that nobody wants, and that could not be taken away.
+#[derive(Debug, Clone)]
+pub struct Stuck {
+    /// Tries so far.
+    pub attempts: Attempts,
+    /// When it's tried again.
+    pub retry_at: Instant,
+    /// What is in the way, as it was last logged.
+    pub problem: String,
+}
+
+/// The labels that were said last, and how often they have changed.
+#[derive(Debug, Clone, Default)]
+pub struct Said {
+    /// As in [`Report::labels_version`](crate::node::Report::labels_version).
+    pub version: u64,
+    /// Those labels; `None` while nothing was said.
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+/// The clocks, read once for a plan.
 #[derive(Debug, Clone, Copy)]
 pub struct Now {
     /// For the moments that the list names.
     pub wall: Timestamp,
     /// For our own waiting.
     pub monotonic: Instant,
+    /// Since the boot, sleep included: for what outlives a restart of the agent.
+    pub since_boot: Duration,
 }
 
 impl Now {
-    /// Both, now.
+    /// All of them, now.
     #[must_use]
     pub fn read() -> Self {
-        Self { wall: Timestamp::now(), monotonic: Instant::now() }
+        let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let since_boot = Duration::try_from(boot).unwrap_or_default();
+        Self { wall: Timestamp::now(), monotonic: Instant::now(), since_boot }
     }
 }
 
@@ -186,11 +224,16 @@ impl World {
             facts: None,
             requested: BTreeSet::new(),
             applied: None,
+            said: Said::default(),
             gate_opened: false,
-            ready_reached: false,
+            gate_opened_at: None,
+            ready_by: None,
             last_warm: BTreeMap::new(),
             jobs: BTreeMap::new(),
             failures: BTreeMap::new(),
+            vanishing: BTreeMap::new(),
+            stuck: BTreeMap::new(),
+            stuck_pins: None,
             checks: BTreeMap::new(),
             removing: BTreeSet::new(),
             unpinning: false,

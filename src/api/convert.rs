@@ -1,16 +1,33 @@
 //! A [`Report`] as the protocol spells it. Pure, and exhaustive: a field or a state that is added to the report
 //! doesn't compile until it has a place here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::proto;
-use crate::node::{EntryReport, EntryState, GoodsKind, ListReport, Reason, Report};
+use crate::node::{Applied, EntryReport, EntryState, GoodsKind, ListReport, Reason, Report};
 use crate::types::{GpuPhase, GpuState};
 
-/// The report, with the labels that it puts on the Node, as an answer to `Status`.
-pub(super) fn status(report: &Report, node_labels: BTreeMap<String, String>) -> proto::StatusResponse {
+/// The report, with the labels that it puts on the Node and what is known of those that stand there, as an answer to
+/// `Status`.
+pub(super) fn status(
+    report: &Report,
+    node_labels: BTreeMap<String, String>,
+    applied: Option<&Applied>,
+) -> proto::StatusResponse {
     // The labels say it already.
-    let Report { gpu, list, entries, gate_passed: _, ready, settled, done, boot_id } = report;
+    let Report {
+        gpu,
+        list,
+        entries,
+        gate_passed: _,
+        ready,
+        ready_by,
+        settled,
+        left_alone: _,
+        labels_version: _,
+        done,
+        boot_id,
+    } = report;
     proto::StatusResponse {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         boot_id: boot_id.clone(),
@@ -20,8 +37,23 @@ pub(super) fn status(report: &Report, node_labels: BTreeMap<String, String>) -> 
         gpu: Some(to_gpu(gpu)),
         list: Some(to_list(list)),
         entries: entries.iter().map(entry).collect(),
+        // Before that nothing is written, so nothing waits.
+        unconfirmed_labels: if *settled { unconfirmed(&node_labels, applied) } else { Vec::new() },
         node_labels,
+        ready_by: ready_by.map(|why| format!("{why:?}")).unwrap_or_default(),
     }
+}
+
+/// The keys whose label may stand on the Node otherwise than it should.
+fn unconfirmed(wanted: &BTreeMap<String, String>, applied: Option<&Applied>) -> Vec<String> {
+    let nothing = Applied::default();
+    let applied = applied.unwrap_or(&nothing);
+    let is_sure = |key: &str, value: &String| {
+        applied.labels.get(key) == Some(value) && applied.values(key).all(|standing| standing == value)
+    };
+    let open = wanted.iter().filter(|(key, value)| !is_sure(key, value)).map(|(key, _)| key.as_str());
+    let leaving = applied.may_stand().map(|(key, _)| key).filter(|key| !wanted.contains_key(*key));
+    open.chain(leaving).collect::<BTreeSet<_>>().into_iter().map(str::to_owned).collect()
 }
 
 fn to_gpu(state: &GpuState) -> proto::Gpu {
@@ -47,7 +79,7 @@ fn to_gpu(state: &GpuState) -> proto::Gpu {
 }
 
 fn to_list(list: &ListReport) -> proto::List {
-    let ListReport { content, errors, warnings, paused, stale, removals_held } = list;
+    let ListReport { known: _, content, errors, warnings, paused, stale, removals_held } = list;
     proto::List {
         content: content.map(|digest| digest.hex()),
         errors: errors.clone(),
@@ -60,7 +92,8 @@ fn to_list(list: &ListReport) -> proto::List {
 
 /// One entry.
 pub(super) fn entry(entry: &EntryReport) -> proto::Entry {
-    let EntryReport { id, kind, required, state, reason, revision, source, verified, progress } = entry;
+    let EntryReport { id, kind, required, state, reason, revision, source, verified, requested, progress } =
+        entry;
     let kind = match kind {
         None => proto::Kind::Unspecified,
         Some(GoodsKind::Image) => proto::Kind::Image,
@@ -87,6 +120,7 @@ pub(super) fn entry(entry: &EntryReport) -> proto::Entry {
         revision: revision.map(|revision| revision.hex()),
         source: source.clone(),
         verified: *verified,
+        requested: *requested,
     }
 }
 
@@ -104,12 +138,13 @@ mod tests {
     fn every_field_has_its_place() {
         let report = sample::report();
         let labels = BTreeMap::from([("stoker.dev/gpu".to_owned(), "ready".to_owned())]);
-        let status = status(&report, labels.clone());
+        let applied = Applied { labels: labels.clone(), ..Applied::default() };
+        let status = status(&report, labels.clone(), Some(&applied));
 
         assert_eq!(status.version, env!("CARGO_PKG_VERSION"));
         assert_eq!(status.boot_id, report.boot_id);
         assert_eq!((status.ready, status.settled, status.done), (false, true, false));
-        assert_eq!(status.node_labels, labels);
+        assert_eq!((status.node_labels, status.unconfirmed_labels), (labels, Vec::new()));
 
         let gpu = status.gpu.unwrap();
         assert_eq!(gpu.phase(), proto::GpuPhase::Ready);
@@ -130,6 +165,26 @@ mod tests {
         assert_eq!((llama.bytes_done, llama.bytes_total), (1 << 30, 4 << 30));
         assert_eq!((typo.kind(), typo.state()), (proto::Kind::Unspecified, proto::EntryState::Invalid));
         assert_eq!(typo.reason.unwrap().code, "Invalid");
+    }
+
+    #[test]
+    fn labels_that_wait_for_the_api_server_are_named() {
+        let labels = |pairs: &[(&str, &str)]| {
+            pairs
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect::<BTreeMap<_, _>>()
+        };
+        let wanted = labels(&[("new", "1"), ("other", "2"), ("right", "1"), ("written", "2")]);
+        let applied = Applied {
+            labels: labels(&[("gone", "1"), ("other", "1"), ("right", "1"), ("written", "2")]),
+            perhaps: [("new", "1"), ("written", "1"), ("late", "1")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
+            ..Applied::default()
+        };
+        assert_eq!(unconfirmed(&wanted, Some(&applied)), ["gone", "late", "new", "other", "written"]);
+        assert_eq!(unconfirmed(&wanted, None), ["new", "other", "right", "written"]);
     }
 
     #[test]

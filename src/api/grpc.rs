@@ -15,6 +15,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
 use super::connection::unix_connections;
+use super::outlook::knows_its_list;
 use super::proto::stoker_server::{Stoker, StokerServer};
 use super::proto::{
     FetchRequest, FetchResponse, FetchResult, StatusRequest, StatusResponse, WaitRequest, WaitResponse,
@@ -23,7 +24,7 @@ use super::requests::Requests;
 use super::wait::{self, Wait};
 use super::{FAREWELL, Labels, ServeError, TICK, convert};
 use crate::agent::MAX_ENTRIES;
-use crate::node::Report;
+use crate::node::{Applied, Report};
 use crate::types::EntryId;
 
 /// Requests are a few ids at most.
@@ -43,6 +44,8 @@ pub struct Door {
     pub reports: watch::Receiver<Arc<Report>>,
     /// Which labels a report puts on the Node.
     pub labels: Labels,
+    /// What is known of the labels that stand there.
+    pub applied: watch::Receiver<Option<Applied>>,
     /// Ids of listed entries that this node is asked to fetch although `nodes` leaves them out here.
     pub requested: watch::Sender<BTreeSet<EntryId>>,
 }
@@ -59,6 +62,7 @@ pub async fn serve(listener: UnixListener, door: Door, stop: CancellationToken) 
     let service = Service {
         reports: door.reports,
         labels: door.labels,
+        applied: door.applied,
         requests: requests.clone(),
         stop: stop.clone(),
     };
@@ -115,20 +119,21 @@ async fn set_health(health: &HealthReporter, status: ServingStatus) {
 struct Service {
     reports: watch::Receiver<Arc<Report>>,
     labels: Labels,
+    applied: watch::Receiver<Option<Applied>>,
     requests: Requests,
     stop: CancellationToken,
 }
 
 impl Service {
-    /// The first report in which everything has been heard of.
-    async fn settled(&self) -> Result<Arc<Report>, Status> {
+    /// The first report that knows what is listed.
+    async fn report_with_list(&self) -> Result<Arc<Report>, Status> {
         let mut reports = self.reports.clone();
-        let settled = async {
-            let report = reports.wait_for(|report| report.settled).await;
+        let known = async {
+            let report = reports.wait_for(|report| knows_its_list(report)).await;
             report.ok().map(|report| Arc::clone(&report))
         };
         let report = tokio::select! {
-            report = settled => report,
+            report = known => report,
             () = self.stop.cancelled() => None,
         };
         report.ok_or_else(|| Status::unavailable("the agent stops; ask again once it is back"))
@@ -153,8 +158,8 @@ fn ids(asked: &[String]) -> Result<Vec<EntryId>, Status> {
 #[tonic::async_trait]
 impl Stoker for Service {
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        let report = self.reports.borrow().clone();
-        Ok(Response::new(convert::status(&report, (self.labels)(&report))))
+        let (report, applied) = (self.reports.borrow().clone(), self.applied.borrow().clone());
+        Ok(Response::new(convert::status(&report, (self.labels)(&report), applied.as_ref())))
     }
 
     type WatchStatusStream = BoxStream<'static, Result<StatusResponse, Status>>;
@@ -164,14 +169,14 @@ impl Stoker for Service {
         _: Request<StatusRequest>,
     ) -> Result<Response<Self::WatchStatusStream>, Status> {
         let (labels, stop) = (self.labels.clone(), self.stop.clone());
-        let states = watch_reports(self.reports.clone(), stop)
-            .map(move |report| Ok(convert::status(&report, labels(&report))));
+        let states = watch_reports(self.reports.clone(), self.applied.clone(), stop)
+            .map(move |(report, applied)| Ok(convert::status(&report, labels(&report), applied.as_ref())));
         Ok(Response::new(states.boxed()))
     }
 
     async fn fetch(&self, request: Request<FetchRequest>) -> Result<Response<FetchResponse>, Status> {
         let ids = ids(&request.get_ref().ids)?;
-        let report = self.settled().await?;
+        let report = self.report_with_list().await?;
         let answer = |id: &EntryId| {
             let (answer, reason) = self.requests.ask(&report, id)?;
             let reason = reason.as_ref().map(convert::reason);
@@ -195,23 +200,25 @@ impl Stoker for Service {
     }
 }
 
-/// The report now, at each change, and at each tick while a job is under way. Nothing is queued: an item is made
+/// The report now, at each change of it or of what stands on the Node, and at each tick while a job is under way. Nothing is queued: an item is made
 /// when the client has room for it, so a slow one misses states and holds no memory.
 fn watch_reports(
     mut reports: watch::Receiver<Arc<Report>>,
+    applied: watch::Receiver<Option<Applied>>,
     stop: CancellationToken,
-) -> BoxStream<'static, Arc<Report>> {
+) -> BoxStream<'static, (Arc<Report>, Option<Applied>)> {
     reports.mark_changed();
-    futures::stream::unfold((reports, stop), |(mut reports, stop)| async {
+    futures::stream::unfold((reports, applied, stop), |(mut reports, mut applied, stop)| async {
         let moving = reports.borrow().entries.iter().any(|entry| entry.progress.is_some());
         tokio::select! {
             biased;
             () = stop.cancelled() => return None,
             changed = reports.changed() => changed.ok()?,
+            Ok(()) = applied.changed() => {}
             () = tokio::time::sleep(TICK), if moving => {}
         }
-        let report = reports.borrow_and_update().clone();
-        Some((report, (reports, stop)))
+        let now = (reports.borrow_and_update().clone(), applied.borrow_and_update().clone());
+        Some((now, (reports, applied, stop)))
     })
     .boxed()
 }
@@ -231,20 +238,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_watcher_hears_at_once_and_then_of_changes_only() {
         let (sender, receiver) = watch::channel(Arc::new(still()));
-        let mut states = watch_reports(receiver, CancellationToken::new());
-        assert!(!states.next().await.unwrap().ready);
+        let (confirmed, applied) = watch::channel(None);
+        let mut states = watch_reports(receiver, applied, CancellationToken::new());
+        assert!(!states.next().await.unwrap().0.ready);
         assert!(states.next().now_or_never().is_none(), "nothing changed");
         // Two changes before the client asks again are one.
         sender.send(Arc::new(Report { done: true, ..still() })).unwrap();
         sender.send(Arc::new(Report { ready: true, ..still() })).unwrap();
-        assert!(states.next().await.unwrap().ready);
+        assert!(states.next().await.unwrap().0.ready);
         assert!(states.next().now_or_never().is_none());
+        confirmed.send(Some(Applied::default())).unwrap();
+        assert!(states.next().await.unwrap().1.is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn moving_bytes_are_told_once_a_second() {
         let (sender, receiver) = watch::channel(Arc::new(sample::report()));
-        let mut states = watch_reports(receiver, CancellationToken::new());
+        let mut states = watch_reports(receiver, watch::channel(None).1, CancellationToken::new());
         states.next().await.unwrap();
         let start = tokio::time::Instant::now();
         states.next().await.unwrap();
@@ -257,11 +267,11 @@ mod tests {
     async fn the_stream_ends_with_the_agent() {
         let (sender, receiver) = watch::channel(Arc::new(still()));
         let stop = CancellationToken::new();
-        let mut states = watch_reports(receiver.clone(), stop.clone());
+        let mut states = watch_reports(receiver.clone(), watch::channel(None).1, stop.clone());
         states.next().await.unwrap();
         stop.cancel();
         assert!(states.next().await.is_none());
-        let mut states = watch_reports(receiver, CancellationToken::new());
+        let mut states = watch_reports(receiver, watch::channel(None).1, CancellationToken::new());
         states.next().await.unwrap();
         drop(sender);
         assert!(states.next().await.is_none());

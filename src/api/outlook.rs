@@ -24,7 +24,7 @@ impl<'r> Outlook<'r> {
         let entry = report.entries.iter().find(|entry| entry.id == *id);
         match entry {
             Some(entry) if entry.state == EntryState::Warm => Self::Warm(entry),
-            _ if !report.settled => Self::Unknown(entry),
+            _ if !knows_its_list(report) => Self::Unknown(entry),
             None => Self::NotListed,
             Some(entry) => match entry.state {
                 EntryState::Warm | EntryState::Pending | EntryState::Fetching | EntryState::Failed => {
@@ -60,7 +60,7 @@ impl<'r> Outlook<'r> {
                 "NotListed",
                 "no entry of this node's list has this id; see `stoker status` for those that are there",
             )),
-            Self::Unknown(None) => Some(Reason::new("Starting", "the agent has not read all it needs yet")),
+            Self::Unknown(None) => Some(Reason::new("Starting", "the agent does not know its list yet")),
             listed => listed.entry().and_then(|entry| entry.reason.clone()),
         }
     }
@@ -76,6 +76,11 @@ impl<'r> Outlook<'r> {
             Self::OverLimit(_) => proto::Outlook::OverLimit,
         }
     }
+}
+
+/// Whether it's known what is listed and what is here. A node whose list could never be read can settle, too.
+pub(super) fn knows_its_list(report: &Report) -> bool {
+    report.settled && report.list.known
 }
 
 fn code(entry: &EntryReport) -> Option<&str> {
@@ -141,6 +146,9 @@ mod tests {
             assert_eq!(word(state, "", false), proto::Outlook::Waiting, "{state:?}");
         }
         assert_eq!(word(EntryState::Warm, "", false), proto::Outlook::Warm);
+        let mut without_list = Report { entries: Vec::new(), ..sample::report() };
+        without_list.list.known = false;
+        assert_eq!(Outlook::of(&without_list, &"vllm".parse().unwrap()).word(), proto::Outlook::Waiting);
         let starting = Report { settled: false, entries: Vec::new(), ..sample::report() };
         let outlook = Outlook::of(&starting, &"vllm".parse().unwrap());
         assert_eq!(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::outlook::Outlook;
+use super::outlook::{Outlook, knows_its_list};
 use super::proto;
 use crate::agent::MAX_ENTRIES;
 use crate::node::{EntryState, Reason, Report};
@@ -68,7 +68,7 @@ impl Requests {
     pub(super) async fn forget_unlisted(&self, mut reports: watch::Receiver<Arc<Report>>) {
         loop {
             let report = Arc::clone(&reports.borrow_and_update());
-            if report.settled {
+            if knows_its_list(&report) {
                 self.0.send_if_modified(|requested| {
                     let before = requested.len();
                     requested.retain(|id| report.entries.iter().any(|entry| entry.id == *id));

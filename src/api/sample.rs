@@ -19,6 +19,7 @@ pub(super) fn report() -> Report {
         revision: None,
         source: format!("s3://bucket/{id}/"),
         verified: false,
+        requested: false,
         progress: None,
     };
     Report {
@@ -32,6 +33,7 @@ pub(super) fn report() -> Report {
             open: true,
         },
         list: ListReport {
+            known: true,
             content: Some(Digest::of(b"list")),
             warnings: vec!["entry vllm: the field \"pins\" is not known".to_owned()],
             removals_held: true,
@@ -46,6 +48,7 @@ pub(super) fn report() -> Report {
                 ..entry("vllm", Some(GoodsKind::Image), EntryState::Warm)
             },
             EntryReport {
+                requested: false,
                 progress: Some(Arc::new(llama)),
                 ..entry("llama", Some(GoodsKind::Weights), EntryState::Fetching)
             },
@@ -57,6 +60,9 @@ pub(super) fn report() -> Report {
         gate_passed: true,
         ready: false,
         settled: true,
+        ready_by: None,
+        left_alone: BTreeMap::new(),
+        labels_version: 1,
         done: false,
         boot_id: "7c9e6679-7425-40de-944b-e07fc1f90ae7".to_owned(),
     }

@@ -25,8 +25,12 @@ pub struct Status {
     pub gpu: Gpu,
     /// Where the list stands.
     pub list: List,
+    /// Why it was reached, as one CamelCase word; `None` until then.
+    pub ready_by: Option<String>,
     /// The labels that this puts on the Node, or without a cluster: would put there.
     pub labels: BTreeMap<String, String>,
+    /// Keys of labels that the API server hasn't confirmed yet; one that isn't in `labels` is to go.
+    pub unconfirmed_labels: Vec<String>,
     /// The listed entries, in the order in which they are worked on.
     pub entries: Vec<Entry>,
 }
@@ -91,6 +95,8 @@ pub struct Entry {
     pub source: String,
     /// Every byte was checked against a published digest.
     pub verified: bool,
+    /// `nodes` leaves it out here, and it has been asked for all the same.
+    pub requested: bool,
 }
 
 impl Entry {
@@ -155,7 +161,9 @@ impl Status {
                 stale: list.stale,
                 removals_held: list.removals_held,
             },
+            ready_by: report.ready_by.map(|why| format!("{why:?}")),
             labels,
+            unconfirmed_labels: Vec::new(),
             entries: report
                 .entries
                 .iter()
@@ -170,6 +178,7 @@ impl Status {
                     revision: entry.revision.map(|revision| revision.hex()),
                     source: entry.source.clone(),
                     verified: entry.verified,
+                    requested: entry.requested,
                 })
                 .collect(),
         }
@@ -204,7 +213,9 @@ impl From<proto::StatusResponse> for Status {
                 stale: list.stale,
                 removals_held: list.removals_held,
             },
+            ready_by: Some(answer.ready_by).filter(|why| !why.is_empty()),
             labels: answer.node_labels,
+            unconfirmed_labels: answer.unconfirmed_labels,
             entries: answer.entries.into_iter().map(Entry::from).collect(),
         }
     }
@@ -250,6 +261,7 @@ impl From<proto::Entry> for Entry {
             revision: entry.revision,
             source: entry.source,
             verified: entry.verified,
+            requested: entry.requested,
         }
     }
 }
@@ -271,6 +283,7 @@ pub(super) mod tests {
             revision: None,
             source: format!("s3://bucket/{id}/"),
             verified: false,
+            requested: false,
         };
         Status {
             version: "1.2.3".to_owned(),
@@ -295,6 +308,8 @@ pub(super) mod tests {
                 stale: false,
                 removals_held: false,
             },
+            ready_by: None,
+            unconfirmed_labels: Vec::new(),
             labels: BTreeMap::from([
                 ("image.stoker.dev/vllm".to_owned(), "cdcdcdcdcdcd".to_owned()),
                 ("stoker.dev/gpu".to_owned(), "ready".to_owned()),
@@ -356,10 +371,12 @@ pub(super) mod tests {
             "stale": false,
             "removals_held": false
           },
+          "ready_by": null,
           "labels": {
             "image.stoker.dev/vllm": "cdcdcdcdcdcd",
             "stoker.dev/gpu": "ready"
           },
+          "unconfirmed_labels": [],
           "entries": [
             {
               "id": "vllm",
@@ -371,7 +388,8 @@ pub(super) mod tests {
               "bytes_total": 0,
               "revision": "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd",
               "source": "docker.io/vllm/vllm-openai:v0.9",
-              "verified": true
+              "verified": true,
+              "requested": false
             },
             {
               "id": "typo",
@@ -386,7 +404,8 @@ pub(super) mod tests {
               "bytes_total": 0,
               "revision": null,
               "source": "",
-              "verified": false
+              "verified": false,
+              "requested": false
             }
           ]
         }

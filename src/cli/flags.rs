@@ -277,7 +277,7 @@ fn taint_key(text: &str) -> Result<String, String> {
 }
 
 /// Seconds, with fractions; more than none and at most a day.
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     text.parse::<f64>()
         .ok()
         .filter(|seconds| *seconds > 0.0 && *seconds <= 86_400.0)

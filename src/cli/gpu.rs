@@ -1,16 +1,25 @@
-//! `stoker gpu`: one probe of the driver, for people, scripts, and the agent.
+//! `stoker gpu`: one probe of the driver, for people, scripts, and the agent; or, in the probe container, one after
+//! the other.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::gpu::{Asked, ProbeAnswer, ProbeCommand, ProbeTarget, ask, hold_lifeline, probe};
+use anyhow::Context as _;
+
+use super::Exit;
+use super::flags::seconds;
+use crate::gpu::{Asked, ProbeAnswer, ProbeCommand, ProbeTarget, ask, hold_lifeline, probe, watch_into};
+use crate::rt::Shutdown;
 use crate::types::GpuPhase;
 
 /// Ask the NVIDIA driver once whether its GPUs are usable
 ///
 /// Exits 0 when they are, or when this host has none; else 1, with the reason and what to do next. NVML is loaded in
 /// a child process, so that a driver that hangs or crashes takes only that one with it.
+///
+/// With --watch it asks again and again and writes each answer to a file, which `stoker agent --gpu-probe-file` reads: the
+/// privileged half of a pod whose other half needs no privilege. It begins by leaving the network.
 #[derive(Debug, Clone, clap::Args)]
 pub struct GpuArgs {
     /// Print one line of JSON
@@ -36,6 +45,18 @@ pub struct GpuArgs {
     /// Give up after this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub deadline: u64,
+
+    /// Go on asking, in a network namespace of its own, until a signal comes
+    #[arg(long, requires = "out", conflicts_with_all = ["json", "child"])]
+    pub watch: bool,
+
+    /// With --watch: the file for the answers
+    #[arg(long, value_name = "FILE", requires = "watch")]
+    pub out: Option<PathBuf>,
+
+    /// With --watch: seconds between two probes of GPUs that are ready; others are asked more often
+    #[arg(long, env = "STOKER_GPU_INTERVAL", default_value = "30", value_name = "SECONDS", value_parser = seconds)]
+    pub interval: Duration,
 
     /// Load NVML into this very process, and die when standard input ends; how the probe is started
     #[arg(long, hide = true, requires = "json")]
@@ -80,12 +101,26 @@ fn target(args: &GpuArgs) -> ProbeTarget {
     }
 }
 
-fn in_a_child(args: &GpuArgs) -> io::Result<ProbeAnswer> {
-    let command = ProbeCommand {
+fn command(args: &GpuArgs) -> ProbeCommand {
+    ProbeCommand {
         exe: "/proc/self/exe".into(),
         target: target(args),
         deadline: Duration::from_secs(args.deadline),
-    };
+    }
+}
+
+/// Probes until a signal comes, and writes each answer to `out`. The caller has left the network.
+///
+/// # Errors
+/// When `out` can't be written.
+pub(super) async fn watch(args: &GpuArgs, out: PathBuf) -> anyhow::Result<Exit> {
+    let stop = Shutdown::new().context("cannot take over SIGTERM and SIGINT")?.token();
+    watch_into(command(args), args.interval, out, stop).await?;
+    Ok(Exit::Done)
+}
+
+fn in_a_child(args: &GpuArgs) -> io::Result<ProbeAnswer> {
+    let command = command(args);
     // On a thread of its own, so that it may be called from inside a runtime as well.
     let asked = std::thread::scope(|threads| {
         let asking = std::thread::Builder::new().spawn_scoped(threads, || -> io::Result<Asked> {

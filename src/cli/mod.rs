@@ -23,6 +23,7 @@ mod summary;
 mod table;
 mod terminal;
 mod tracker;
+mod uninstall;
 pub mod wait;
 
 pub use agent::{AgentArgs, FlagsError, ListSource};
@@ -59,6 +60,7 @@ enum Command {
     Status(StatusArgs),
     Pull(pull::PullArgs),
     Cache(cache::CacheArgs),
+    Uninstall(uninstall::UninstallArgs),
     Wait(wait::WaitArgs),
     Affinity(affinity::AffinityArgs),
 }
@@ -71,12 +73,24 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<Exit> {
         match self.command {
             // The child that loads NVML prints its answer and nothing else: no logs, no runtime.
-            Command::Gpu(args) => Ok(gpu::run(&args, &mut io::stdout().lock())?.into()),
+            Command::Gpu(args) => match args.out.clone() {
+                None => Ok(gpu::run(&args, &mut io::stdout().lock())?.into()),
+                Some(out) => {
+                    // While there is one thread only: a namespace is left by each thread for itself.
+                    crate::gpu::leave_network()?;
+                    self.logs.init(false)?;
+                    block_on(gpu::watch(&args, out))
+                }
+            },
             Command::Check(args) => Ok(check::check(&args, &mut io::stdout().lock())?.into()),
             Command::Cache(args) => cache::run(&args),
             Command::Affinity(args) => block_on(affinity::run(args)),
             Command::Wait(args) => block_on(interruptible(async move { wait::run(&args).await })),
             Command::Status(args) => block_on(async { status_exit(status::run(&args).await) }),
+            Command::Uninstall(args) => {
+                self.logs.init(true)?;
+                block_on(async move { uninstall::run(&args).await })
+            }
             Command::Agent(args) => {
                 let list = match args.list_source() {
                     Ok(list) => list,

@@ -23,7 +23,7 @@ const LONGEST_ANSWER: usize = 64 * 1024;
 /// How much of what it complains of is kept.
 const LONGEST_COMPLAINT: usize = 2 * 1024;
 /// How long a killed child may take to go; one that sits in the kernel takes as long as the driver likes.
-const KILL_GRACE: Duration = Duration::from_secs(2);
+pub(super) const KILL_GRACE: Duration = Duration::from_secs(2);
 /// How long its pipes may stay open after it has ended, in the hands of a process that the library started.
 const PIPE_GRACE: Duration = Duration::from_millis(500);
 
@@ -44,11 +44,19 @@ pub struct Asked {
     pub result: ProbeResult,
     /// Its process, when even SIGKILL didn't end it within two seconds: resolves once it's gone. Until then nobody
     /// should start another one, or a wedged driver gathers processes.
-    pub stuck: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    pub stuck: Option<Stuck>,
 }
+
+/// See [`Asked::stuck`].
+pub type Stuck = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Runs one probe, and returns within its deadline and two seconds. Dropping the future kills the child.
 pub async fn ask(command: &ProbeCommand) -> Asked {
+    ask_until(command, std::future::pending()).await
+}
+
+/// As [`ask`], but kills the child as soon as `called_off` ends; what came of it then is [`ProbeResult::TimedOut`].
+pub(super) async fn ask_until(command: &ProbeCommand, called_off: impl Future<Output = ()>) -> Asked {
     let mut running = match Running::start(command) {
         Ok(running) => running,
         Err(error) => {
@@ -56,13 +64,17 @@ pub async fn ask(command: &ProbeCommand) -> Asked {
             return Asked { result: ProbeResult::Failed(what), stuck: None };
         }
     };
-    if let Ok(end) = timeout(command.deadline, running.end()).await {
+    let end = tokio::select! {
+        end = timeout(command.deadline, running.end()) => end.ok(),
+        () = called_off => None,
+    };
+    if let Some(end) = end {
         return Asked { result: end.map_or_else(|error| unreadable(&error), End::result), stuck: None };
     }
     running.kill();
     // An error here means that it's no longer ours to wait for: gone.
     let gone = timeout(KILL_GRACE, running.child.wait()).await.is_ok();
-    let stuck = (!gone).then(|| -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    let stuck = (!gone).then(|| -> Stuck {
         tracing::warn!(
             pid = running.child.id(),
             "the GPU probe can't be killed; no other is started until it ends"

@@ -1,10 +1,13 @@
 use std::num::NonZeroU32;
 
+use serde::{Deserialize, Serialize};
+
 use super::answer::ProbeAnswer;
 use crate::types::{GpuPhase, GpuReason, GpuState};
 
 /// How one probe ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ProbeResult {
     /// It said something.
     Answer(ProbeAnswer),
@@ -17,6 +20,14 @@ pub enum ProbeResult {
     },
     /// It couldn't be run, or said something that can't be read; with the reason, for people.
     Failed(String),
+    /// The container that probes for us has said nothing that counts, since longer than a probe takes.
+    #[serde(skip)]
+    NoAnswer {
+        /// What is wrong with its file.
+        reason: GpuReason,
+        /// The details.
+        message: String,
+    },
 }
 
 /// How the gate judges.
@@ -68,6 +79,14 @@ impl Gate {
         state
     }
 
+    /// Closes the gate for as long as nobody may probe; only a proof opens it again.
+    pub fn hold(&mut self, reason: GpuReason) -> GpuState {
+        self.failed_in_a_row = 0;
+        let expected = self.state.expected;
+        self.state = GpuState { phase: GpuPhase::Waiting, reason, expected, ..GpuState::unknown() };
+        self.state.clone()
+    }
+
     fn seen(&self, result: ProbeResult) -> GpuState {
         let answered = matches!(result, ProbeResult::Answer(_));
         let answer = ProbeAnswer::from(result);
@@ -92,6 +111,7 @@ impl From<ProbeResult> for ProbeAnswer {
             ProbeResult::TimedOut => (GpuReason::ProbeTimedOut, String::new()),
             ProbeResult::Crashed { signal } => (GpuReason::ProbeCrashed, format!("signal {signal}")),
             ProbeResult::Failed(message) => (GpuReason::ProbeFailed, message),
+            ProbeResult::NoAnswer { reason, message } => (reason, message),
         };
         Self::new(GpuPhase::Waiting, reason, message)
     }
@@ -188,6 +208,27 @@ mod tests {
         assert!(opened().apply(soft).open, "NVML's word alone, with the module there, is one failed probe");
         let blind = ProbeAnswer::new(GpuPhase::Failed, GpuReason::ProbeFailed, "");
         assert!(opened().apply(ProbeResult::Answer(blind)).open);
+    }
+
+    #[test]
+    fn a_hold_closes_at_once_and_only_a_proof_opens_again() {
+        let mut gate = opened();
+        let held = gate.hold(GpuReason::DriverUpgrade);
+        assert_eq!((held.phase, held.reason), (GpuPhase::Waiting, GpuReason::DriverUpgrade));
+        assert_eq!((held.open, held.devices, held.expected), (false, 0, 8));
+        assert!(!gate.apply(ProbeResult::TimedOut).open);
+        assert!(gate.apply(ready()).open);
+    }
+
+    #[test]
+    fn silence_is_a_failed_probe_with_a_reason_of_its_own() {
+        let silent = || ProbeResult::NoAnswer { reason: GpuReason::ProbeMissing, message: "no file".into() };
+        let mut gate = opened();
+        let state = gate.apply(silent());
+        assert_eq!((state.phase, state.reason), (GpuPhase::Waiting, GpuReason::ProbeMissing));
+        assert_eq!((state.open, state.message.as_str(), state.expected), (true, "no file", 8));
+        assert!(gate.apply(silent()).open);
+        assert!(!gate.apply(silent()).open);
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub struct List {
     pub errors: Vec<String>,
     /// Things that are ignored: unknown fields. Each names entry and field.
     pub warnings: Vec<String>,
+    /// Whether some document, this one or one before it, could be read as a whole. If not, that nothing is listed
+    /// means nothing: nobody knows what should be here.
+    pub known: bool,
     /// SHA-256 of the newest document's bytes, or `None` when none was ever read.
     pub content: Option<Digest>,
 }
@@ -89,6 +92,7 @@ impl List {
             removals_held: false,
             errors: Vec::new(),
             warnings: Vec::new(),
+            known: true,
             content: None,
         }
     }

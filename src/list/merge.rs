@@ -56,6 +56,7 @@ pub fn merge(previous: Option<&List>, text: &[u8], allow: &AllowList) -> List {
         removals_held,
         errors,
         warnings,
+        known: true,
         content,
     }
 }
@@ -75,7 +76,8 @@ pub fn recheck(list: &List, allow: &AllowList) -> List {
 }
 
 fn kept(previous: Option<&List>, allow: &AllowList) -> List {
-    let last = previous.map_or_else(List::empty, |list| recheck(list, allow));
+    let unknown = || List { known: false, ..List::empty() };
+    let last = previous.map_or_else(unknown, |list| recheck(list, allow));
     List { removals_held: true, ..last }
 }
 

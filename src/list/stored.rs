@@ -34,6 +34,8 @@ struct StoredList {
     valid_until: Option<Timestamp>,
     paused: bool,
     removals_held: bool,
+    /// Missing in what older agents stored.
+    known: Option<bool>,
     content: Option<Digest>,
     errors: Vec<String>,
     warnings: Vec<String>,
@@ -95,6 +97,7 @@ pub fn to_json(list: &List) -> Result<String, serde_json::Error> {
         valid_until: list.valid_until,
         paused: list.paused,
         removals_held: list.removals_held,
+        known: Some(list.known),
         content: list.content,
         errors: list.errors.clone(),
         warnings: list.warnings.clone(),
@@ -125,6 +128,7 @@ pub fn from_json(text: &[u8]) -> Result<List, StoredListError> {
         removals_held: stored.removals_held,
         errors: stored.errors,
         warnings: stored.warnings,
+        known: stored.known.unwrap_or(stored.content.is_some()),
         content: stored.content,
     })
 }

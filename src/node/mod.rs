@@ -10,6 +10,6 @@ mod status_annotation;
 
 pub use affinity::affinity;
 pub use condition::{Condition, conditions};
-pub use label::{Applied, READY_LABEL, goods_label, labels};
-pub use report::{EntryReport, EntryState, GoodsKind, ListReport, Reason, Report};
+pub use label::{Applied, READY_LABEL, goods_label, goods_of_label, labels};
+pub use report::{EntryReport, EntryState, GoodsKind, ListReport, ReadyBy, Reason, Report};
 pub use status_annotation::{BOOT_ID_ANNOTATION, STATUS_ANNOTATION, status_annotation};

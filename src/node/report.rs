@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -19,17 +20,35 @@ pub struct Report {
     pub gate_passed: bool,
     /// `stoker.dev/ready`: reached once a boot.
     pub ready: bool,
+    /// Why it was reached; it stays known while the gate is closed again.
+    pub ready_by: Option<ReadyBy>,
     /// Whether list, gate, images and cache have each reported once; before that nothing is said to the cluster.
     pub settled: bool,
+    /// Labels of goods that are on the Node and that the list, as far as it can be read, doesn't speak of. They stay
+    /// as they are: unreadable is not empty.
+    pub left_alone: BTreeMap<String, String>,
+    /// Grows whenever a report says other labels than the one before it. See [`Applied`](super::Applied).
+    pub labels_version: u64,
     /// Whether nothing is left to do until something changes: every entry is warm, or has failed for good.
     pub done: bool,
     /// The boot this was said in.
     pub boot_id: String,
 }
 
+/// Why `stoker.dev/ready` was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ReadyBy {
+    /// Every required entry was warm.
+    AllWarm,
+    /// `--max-wait` passed since the gate's opening; required entries were still missing.
+    MaxWaitPassed,
+}
+
 /// Where the list stands.
 #[derive(Debug, Clone, Default)]
 pub struct ListReport {
+    /// Whether some document could ever be read as a whole. Before that nobody knows what is listed.
+    pub known: bool,
     /// SHA-256 of the document in force.
     pub content: Option<Digest>,
     /// Problems of the whole document.
@@ -63,6 +82,8 @@ pub struct EntryReport {
     pub source: String,
     /// Whether every file was checked against a digest that the source or the list published. False: recorded only.
     pub verified: bool,
+    /// Somebody on this node has asked for it: it applies here whatever its `nodes` says.
+    pub requested: bool,
     /// Bytes of the job under way.
     pub progress: Option<Arc<Progress>>,
 }
@@ -130,7 +151,10 @@ pub(crate) mod tests {
             entries: Vec::new(),
             gate_passed: true,
             ready: false,
+            ready_by: None,
             settled: true,
+            left_alone: BTreeMap::new(),
+            labels_version: 1,
             done: false,
             boot_id: "boot".to_owned(),
         }
@@ -146,6 +170,7 @@ pub(crate) mod tests {
             revision: Some(Revision::of_image(Digest::of(id.as_bytes()))),
             source: format!("source/{id}"),
             verified: true,
+            requested: false,
             progress: None,
         }
     }

@@ -41,6 +41,10 @@ pub enum GpuReason {
     ProbeTimedOut,
     ProbeCrashed,
     ProbeFailed,
+    ProbeMissing,
+    ProbeUnreadable,
+    DriverUpgrade,
+    MigReconfiguration,
     DriverReady,
 }
 
@@ -75,6 +79,18 @@ impl GpuReason {
             Self::ProbeTimedOut => "the probe hung and was killed; the driver may be wedged",
             Self::ProbeCrashed => "the probe crashed inside the library",
             Self::ProbeFailed => "the probe could not be run",
+            Self::ProbeMissing => {
+                "no answer from the probe container; is it running, and is its --out the agent's --gpu-probe-file?"
+            }
+            Self::ProbeUnreadable => {
+                "the probe's file can't be used; run both containers from one image, and let only the probe write it"
+            }
+            Self::DriverUpgrade => {
+                "the driver is being upgraded; the gate opens by a new probe once that is over"
+            }
+            Self::MigReconfiguration => {
+                "the MIG layout is being changed; the gate opens by a new probe once that is over"
+            }
             Self::DriverReady => "the driver and all expected GPUs answer",
         }
     }

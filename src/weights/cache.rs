@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -83,11 +83,14 @@ impl Cache {
     /// stay, so that listing it again costs no transfer. Whether a container still uses them is the caller's to know,
     /// and that the entry's job has ended or been dropped: one still at work would show it again.
     ///
+    /// Says which directory stays, if one does: something is in it that the cache didn't put there.
+    ///
     /// # Errors
     /// When the file system fails; calling it again goes on where it stopped.
-    pub fn retire(&self, id: &EntryId) -> Result<(), CacheError> {
+    pub fn retire(&self, id: &EntryId) -> Result<Option<PathBuf>, CacheError> {
         let _changing = self.change_names();
-        Ok(tree::hide(&self.root, &self.staging, &self.staged_name(), id)?)
+        let gone = tree::hide(&self.root, &self.staging, &self.staged_name(), id)?;
+        Ok((!gone).then(|| self.root.path().join(layout::entry(id))))
     }
 
     /// Takes away every revision of an entry that `current` doesn't mean. Without this call the one before the
@@ -110,10 +113,14 @@ impl Cache {
             let removed =
                 self.root.open(layout::entry(&id)).and_then(|entry| match entry.stat(layout::CURRENT)? {
                     None => tree::hide(&self.root, &self.staging, &self.staged_name(), &id),
-                    Some(_) => Ok(()),
+                    Some(_) => Ok(true),
                 });
-            if let Err(error) = removed {
-                tracing::warn!(%id, error = crate::rt::chain(&error), "an unfinished revision stays");
+            match removed {
+                Ok(true) => {}
+                Ok(false) => tracing::warn!(%id, "its directory holds something foreign, and stays"),
+                Err(error) => {
+                    tracing::warn!(%id, error = crate::rt::chain(&error), "an unfinished revision stays");
+                }
             }
         }
         Ok(())

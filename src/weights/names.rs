@@ -58,7 +58,7 @@ pub(super) fn scan(root: &Dir) -> Result<BTreeMap<EntryId, Named>, CacheError> {
         });
         let Some(named) = named else { continue };
         if let Some(problem) = &named.problem {
-            tracing::info!(%id, problem, "weights in the cache are not warm");
+            tracing::debug!(%id, problem, "weights in the cache are not warm");
         }
         names.insert(id, named);
     }

@@ -146,16 +146,16 @@ pub(super) fn remove_trees(
     Ok(())
 }
 
-/// Takes away all that an entry shows: `current` first, so that nobody finds half a tree by it.
-pub(super) fn hide(root: &Dir, staging: &Dir, staged: &str, id: &EntryId) -> Result<(), OpError> {
-    let Some(entry) = root.find(layout::entry(id))? else { return Ok(()) };
+/// Takes away all that an entry shows: `current` first, so that nobody finds half a tree by it. False when its
+/// directory stays, because it holds something that the cache didn't put there.
+pub(super) fn hide(root: &Dir, staging: &Dir, staged: &str, id: &EntryId) -> Result<bool, OpError> {
+    let Some(entry) = root.find(layout::entry(id))? else { return Ok(true) };
     if entry.unlink(layout::CURRENT)? {
         entry.sync()?;
     }
     remove_trees(&entry, staging, staged, |_| false)?;
     let weights = root.open(layout::WEIGHTS)?;
-    if !weights.remove_dir(id.as_str())? {
-        tracing::warn!(%id, "its directory holds something that the cache didn't put there, and stays");
-    }
-    weights.sync()
+    let gone = weights.remove_dir(id.as_str())? || weights.stat(id.as_str())?.is_none();
+    weights.sync()?;
+    Ok(gone)
 }

@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
 mod bed;
+mod control_plane;
 mod list;
 #[path = "../real/parts/mod.rs"]
 mod parts;
+mod policy;
+mod uninstall;

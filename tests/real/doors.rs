@@ -269,7 +269,19 @@ async fn status_is_one_complete_document_and_nobody_at_the_socket_is_code_3() {
     assert_code(&run, 0);
     assert!(!out(&run).contains("hush") && !agent.log().contains("hush"), "a query may be a signature");
     let json: Value = serde_json::from_slice(&run.stdout).unwrap();
-    for key in ["version", "boot_id", "ready", "settled", "done", "gpu", "list", "labels", "entries"] {
+    for key in [
+        "version",
+        "boot_id",
+        "ready",
+        "settled",
+        "done",
+        "gpu",
+        "list",
+        "ready_by",
+        "labels",
+        "unconfirmed_labels",
+        "entries",
+    ] {
         assert!(json.get(key).is_some(), "{key}: {json}");
     }
     let entry = &json["entries"][0];
@@ -284,6 +296,7 @@ async fn status_is_one_complete_document_and_nobody_at_the_socket_is_code_3() {
         "revision",
         "source",
         "verified",
+        "requested",
     ] {
         assert!(entry.get(key).is_some(), "{key}: {json}");
     }
@@ -363,6 +376,18 @@ async fn an_init_container_waits_for_warmth_without_any_right() {
     assert_code(&warm, 0);
     assert!(err(&warm).contains("here: Warm, revision"), "{}", said(&warm));
     assert!(warm.stdout.is_empty(), "{}", said(&warm));
+
+    // What was left out here comes when it's asked for, and stays asked for over a restart.
+    let fetched = wait(&["elsewhere", "here", "--fetch"]).await;
+    assert_code(&fetched, 0);
+    assert!(err(&fetched).contains("elsewhere: Warm, revision"), "{}", said(&fetched));
+    agent.kill9();
+    agent.start().await;
+    let status = agent.wait_for("warmth", SOON, Status::all_warm).await;
+    assert!(status.labels.contains_key("weights.stoker.dev/elsewhere"), "{status:?}");
+    let table = Stoker::new(["status", "--socket"]).args([agent.socket()]).output(SOON).await;
+    let row = out(&table).lines().find(|line| line.starts_with("elsewhere")).unwrap_or_default().to_owned();
+    assert!(row.contains("asked for"), "{}", said(&table));
 
     agent.stop(SOON).await;
     let gone = wait(&["here", "--agent-timeout", "300ms"]).await;

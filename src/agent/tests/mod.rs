@@ -19,7 +19,12 @@ use crate::weights::{Current, Named};
 
 mod leaving;
 mod once;
+mod races;
+mod ready;
+mod requested;
 mod starting;
+mod unknown;
+mod vanishing;
 
 fn id(text: &str) -> EntryId {
     text.parse().unwrap()
@@ -64,7 +69,7 @@ fn listed(entries: impl IntoIterator<Item = Entry>) -> List {
 fn world(list: List) -> World {
     let mut world = World::new(Settings::new("node-a"));
     world.facts = Some(Arc::new(NodeFacts { name: "node-a".to_owned(), labels: BTreeMap::new() }));
-    world.applied = Some(Applied::default());
+    world.applied = Some(standing([]));
     world.list = Some(Arc::new(list));
     world.gpu = GpuState {
         phase: GpuPhase::Ready,
@@ -77,6 +82,12 @@ fn world(list: List) -> World {
     world.images = Some(Arc::new(Images { asked, ..images([]) }));
     world.weights = Some(BTreeMap::new());
     world
+}
+
+/// The node task has taken whatever was said, and these labels stand.
+fn standing<const N: usize>(labels: [(&str, &str); N]) -> Applied {
+    let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    Applied { labels: labels.into(), labels_version: u64::MAX, ..Applied::default() }
 }
 
 fn images<const N: usize>(present: [(&str, Presence); N]) -> Images {
@@ -122,7 +133,8 @@ fn check(world: &World, of: &Entry, due_in: Duration) -> Check {
 }
 
 fn now() -> Now {
-    Now { wall: "2026-11-24T12:00:00Z".parse().unwrap(), monotonic: Instant::now() }
+    let wall = "2026-11-24T12:00:00Z".parse().unwrap();
+    Now { wall, monotonic: Instant::now(), since_boot: Duration::from_secs(1000) }
 }
 
 fn planned(world: &World) -> Plan {
@@ -139,6 +151,7 @@ fn steps(plan: &Plan) -> Vec<String> {
         }
         Step::Retire(id) => format!("retire {id}"),
         Step::Rescan => "rescan".to_owned(),
+        Step::Remember(_) => "remember".to_owned(),
     };
     plan.steps.iter().map(said).collect()
 }

@@ -99,13 +99,15 @@ pub(super) fn lists() -> impl Strategy<Value = List> {
     let errors = || vec(".{1,40}", 1..3);
     let texts = vec(".{0,40}", 0..3);
     let fates = vec((0..3_u8, errors()), 8);
-    let flags = (any::<bool>(), any::<bool>(), option::of(time()), option::of(any::<[u8; 32]>()));
+    let flags =
+        (any::<bool>(), any::<bool>(), any::<bool>(), option::of(time()), option::of(any::<[u8; 32]>()));
     (entries(), fates, flags, texts.clone(), texts).prop_map(|(entries, fates, flags, errors, warnings)| {
         List {
             paused: flags.0,
             removals_held: flags.1,
-            valid_until: flags.2,
-            content: flags.3.map(Digest::from_bytes),
+            known: flags.2,
+            valid_until: flags.3,
+            content: flags.4.map(Digest::from_bytes),
             entries: entries
                 .into_iter()
                 .zip(fates)

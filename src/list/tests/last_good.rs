@@ -215,3 +215,17 @@ fn held_entries_do_not_pile_up_for_ever() {
     let ids = summary(&list);
     assert!(ids[0] == "good r3-0" && ids[1500] == "last-good r2-0" && ids[4095].starts_with("last-good r1-"));
 }
+
+#[test]
+fn a_list_is_known_once_a_document_could_be_read() {
+    let missing = without_document(None, "no such file".to_owned(), &AllowList::default());
+    let broken = merged(None, "entries: [");
+    let readable = merged(Some(&broken), &document(&[]));
+    let gone = without_document(Some(&readable), "no such file".to_owned(), &AllowList::default());
+    assert_eq!([&missing, &broken, &readable, &gone].map(|list| list.known), [false, false, true, true]);
+    assert!(missing.removals_held && broken.removals_held && broken.content.is_some());
+    assert!(merged(None, &document(&[NAMELESS])).known, "its other entries are what is listed");
+
+    let older = to_json(&broken).unwrap().replace("  \"known\": false,\n", "");
+    assert!(from_json(older.as_bytes()).unwrap().known, "an older agent's store said nothing of it");
+}

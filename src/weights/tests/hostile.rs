@@ -163,7 +163,8 @@ async fn what_else_is_under_weights_is_left_alone() {
     std::fs::write(bed.path("weights/llama/notes"), "mine").unwrap();
     bed.ensure("llama", &[file("a", "x")]).await.unwrap();
     assert_eq!(bed.cache().names().unwrap().keys().map(|id| id.as_str()).collect::<Vec<_>>(), ["llama"]);
-    bed.cache().retire(&id("llama")).unwrap();
+    let stays = bed.cache().retire(&id("llama")).unwrap();
+    assert_eq!(stays, Some(bed.path("weights/llama")));
     bed.reopen();
     assert_eq!(bed.read("weights/llama/notes"), b"mine");
     assert_eq!(bed.read("weights/README"), b"hands off");

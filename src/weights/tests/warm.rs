@@ -177,7 +177,7 @@ async fn a_retired_entry_shows_nothing_and_comes_back_without_a_transfer() {
     let files = [model.listed("model"), recorded.recorded("deep/er/other", Some("e1"))];
     bed.ensure("llama", &files).await.unwrap();
     bed.ensure("other", &[file("x", "y")]).await.unwrap();
-    bed.cache().retire(&id("llama")).unwrap();
+    assert_eq!(bed.cache().retire(&id("llama")).unwrap(), None);
     assert!(bed.shown().iter().all(|name| name.starts_with("other/")), "{:?}", bed.shown());
     bed.cache().retire(&id("llama")).unwrap();
     bed.assert_tidy();

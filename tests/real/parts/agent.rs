@@ -13,7 +13,7 @@ use super::scratch::Scratch;
 use super::wait::{START, until};
 
 /// The `stoker` that was built with this test.
-fn binary() -> PathBuf {
+pub(super) fn binary() -> PathBuf {
     // Cargo tells a test where the binary is; an example lies in a directory beside it.
     let path = match option_env!("CARGO_BIN_EXE_stoker") {
         Some(stoker) => PathBuf::from(stoker),

@@ -127,14 +127,11 @@ impl ControlPlane {
         write_kubeconfig(&self.scratch, &numbered("token", "user"), self.address(), self.ca(), &login)
     }
 
-    /// Makes a Node that no kubelet stands behind: ready, without a taint, with the usual labels of a Linux node.
+    /// Makes a Node that no kubelet stands behind: ready, without a taint. It lacks the label with which pods ask for
+    /// Linux, so that a DaemonSet doesn't wait for a pod there.
     pub(crate) async fn fake_node(&self, name: &str) {
-        let labels = json!({
-            "kubernetes.io/hostname": name,
-            "kubernetes.io/os": "linux",
-            "kubernetes.io/arch": "amd64",
-        });
-        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}});
+        let meta = json!({"name": name, "labels": {"kubernetes.io/hostname": name}});
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": meta});
         self.call("POST", "/api/v1/nodes", Some(&node)).await;
         let room = json!({"cpu": "8", "memory": "64Gi", "pods": "110"});
         let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();

@@ -1,14 +1,15 @@
 //! containerd, of two lines, in a mount and a process namespace of its own.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use k8s_cri::v1::{StatusRequest, runtime_service_client::RuntimeServiceClient};
-use rustix::process::Pid;
 
+use super::cgroup::{cgroup_of, cgroups_of};
+use super::namespaces::Namespaces;
 use super::process::Process;
-use super::programs::{part, parts_dir, system};
-use super::scratch::{Scratch, cgroup_of, cgroups_of};
+use super::programs::{part, parts_dir};
+use super::scratch::Scratch;
 use super::wait::START;
 
 /// Which containerd.
@@ -32,7 +33,7 @@ impl Version {
         }
     }
 
-    fn part(self) -> String {
+    pub(super) fn part(self) -> String {
         format!("containerd-{}", self.number())
     }
 }
@@ -52,8 +53,7 @@ pub(crate) struct Options {
 pub(crate) struct Containerd {
     // Dropped in this order.
     daemon: Option<Process>,
-    inside: Pid,
-    _holder: Process,
+    namespaces: Namespaces,
     scratch: Scratch,
     version: Version,
 }
@@ -71,8 +71,10 @@ impl Containerd {
             scratch.dir(dir);
         }
         scratch.file("config.toml", config(scratch.path(), version, options));
-        let (holder, inside) = hold_namespaces(&scratch).await;
-        let mut containerd = Self { daemon: None, inside, _holder: holder, scratch, version };
+        // Shims keep their sockets below /run/containerd whatever the state directory is.
+        let script = "mkdir -p /run/containerd; mount -t tmpfs tmpfs /run/containerd";
+        let namespaces = Namespaces::hold(&scratch, script).await;
+        let mut containerd = Self { daemon: None, namespaces, scratch, version };
         containerd.launch().await;
         containerd
     }
@@ -110,9 +112,7 @@ impl Containerd {
     /// Has pulls from the registry `host` (`127.0.0.1:PORT`) go to `url`: a registry of plain HTTP, a mirror or a
     /// fault proxy. It is read at each pull.
     pub(crate) fn trust(&self, host: &str, url: &str) {
-        let hosts =
-            format!("server = \"{url}\"\n\n[host.\"{url}\"]\n  capabilities = [\"pull\", \"resolve\"]\n");
-        self.scratch.file(format!("certs.d/{host}/hosts.toml"), hosts);
+        self.scratch.file(format!("certs.d/{host}/hosts.toml"), hosts_toml(url));
     }
 
     /// Stops it as a service manager does, and starts it again.
@@ -130,10 +130,9 @@ impl Containerd {
 
     /// Runs `ctr` on the namespace that CRI uses. The output is given whatever the exit status is.
     pub(crate) async fn ctr(&self, args: &[&str]) -> Output {
-        let mut command = tokio::process::Command::new(system("nsenter"));
+        let ctr = self.namespaces.enter(&part(&self.version.part(), "ctr"));
+        let mut command = tokio::process::Command::from(ctr);
         command
-            .args(["--target", &self.inside.as_raw_nonzero().to_string(), "--mount", "--pid", "--"])
-            .arg(part(&self.version.part(), "ctr"))
             .arg("--address")
             .arg(self.address())
             .args(["--namespace", "k8s.io"])
@@ -167,10 +166,8 @@ impl Containerd {
     async fn launch(&mut self) {
         let part_dir = parts_dir().join(self.version.part());
         let path = std::env::var("PATH").unwrap_or_default();
-        let mut command = Command::new(system("nsenter"));
+        let mut command = self.namespaces.enter(&part(&self.version.part(), "containerd"));
         command
-            .args(["--target", &self.inside.as_raw_nonzero().to_string(), "--mount", "--pid", "--"])
-            .arg(part(&self.version.part(), "containerd"))
             .arg("--config")
             .arg(self.scratch.join("config.toml"))
             // The shim is looked up beside the daemon, runc on the PATH.
@@ -185,7 +182,12 @@ impl Containerd {
     }
 }
 
-async fn cri_answers(address: &Path) -> bool {
+/// What containerd reads about a registry's host (containerd's docs/hosts.md).
+pub(super) fn hosts_toml(url: &str) -> String {
+    format!("server = \"{url}\"\n\n[host.\"{url}\"]\n  capabilities = [\"pull\", \"resolve\"]\n")
+}
+
+pub(super) async fn cri_answers(address: &Path) -> bool {
     let Ok(channel) = containerd_client::connect(address).await else { return false };
     let mut cri = RuntimeServiceClient::new(channel);
     let ready = cri.status(StatusRequest { verbose: false }).await;
@@ -193,20 +195,6 @@ async fn cri_answers(address: &Path) -> bool {
         let conditions = answer.into_inner().status.map(|status| status.conditions).unwrap_or_default();
         conditions.iter().any(|condition| condition.r#type == "RuntimeReady" && condition.status)
     })
-}
-
-/// Makes the namespaces; gives the process that holds them, and the pid of the first process inside.
-async fn hold_namespaces(scratch: &Scratch) -> (Process, Pid) {
-    let mut command = Command::new(system("unshare"));
-    command
-        .args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "--"])
-        .args(["sh", "-c"])
-        // Shims keep their sockets below /run/containerd whatever the state directory is.
-        .arg("mkdir -p /run/containerd && mount -t tmpfs tmpfs /run/containerd && echo held && exec sleep infinity");
-    let holder = Process::start_holder("the namespaces' holder", &command, &scratch.join("holder.log"));
-    holder.wait_ready("the namespaces", START, async || holder.log().contains("held").then_some(())).await;
-    let inside = holder.child().expect("the holder has one child");
-    (holder, inside)
 }
 
 fn config(dir: &Path, version: Version, options: Options) -> String {
@@ -239,6 +227,8 @@ state = "{dir}/state"
     conf_dir = "{dir}/cni/net"
 [plugins.'io.containerd.nri.v1.nri']
   disable = true
+[plugins.'io.containerd.internal.v1.opt']
+  path = "{dir}/opt"
 [plugins.'io.containerd.image-verifier.v1.bindir']
   bin_dir = "{dir}/verifiers"
 "#
@@ -258,6 +248,8 @@ state = "{dir}/state"
     conf_dir = "{dir}/cni/net"
 [plugins."io.containerd.nri.v1.nri"]
   disable = true
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{dir}/opt"
 "#
         ),
     }

@@ -40,7 +40,7 @@ static ROOM: Semaphore = Semaphore::const_new(2);
 #[derive(Debug)]
 pub(crate) struct ControlPlane {
     // Dropped in this order.
-    controllers: Vec<Process>,
+    pub(super) controllers: Vec<Process>,
     api_server: Option<Process>,
     etcd: Process,
     api_port: FreePort,
@@ -62,17 +62,13 @@ impl ControlPlane {
 
     /// The same with the scheduler and the controller manager. A Node whose kubelet is silent stays ready.
     pub(crate) async fn start_with_controllers() -> Self {
-        Self::start_with_controllers_naming(&[]).await
-    }
-
-    /// The same, with the names of nodes that the API server is to find on this machine.
-    pub(super) async fn start_with_controllers_naming(nodes: &[&str]) -> Self {
-        let mut control = Self::start_naming(nodes).await;
-        control.start_controllers().await;
+        let mut control = Self::start().await;
+        control.controllers = control.start_controllers().await;
         control
     }
 
-    async fn start_naming(nodes: &[&str]) -> Self {
+    /// The same as [`Self::start`], with the names of nodes that the API server is to find on this machine.
+    pub(super) async fn start_naming(nodes: &[&str]) -> Self {
         let room = ROOM.acquire().await.expect("it is never closed");
         let scratch = Scratch::new("control");
         let pki = Pki::make(scratch.dir("pki"));
@@ -175,7 +171,8 @@ impl ControlPlane {
         until("the Service kubernetes", START, published).await;
     }
 
-    async fn start_controllers(&mut self) {
+    /// Starts the scheduler and the controllers; ready when a service account has been made.
+    pub(super) async fn start_controllers(&self) -> Vec<Process> {
         let mut scheduler = Command::new(part(KUBERNETES, "kube-scheduler"));
         scheduler
             .arg(flag("--kubeconfig", &self.write_user("scheduler")))
@@ -195,7 +192,7 @@ impl ControlPlane {
         let works = async || self.try_call("GET", account, None).await.ok();
         manager.wait_ready("a service account", START, works).await;
         assert!(scheduler.exit_status().is_none(), "kube-scheduler ended{}", scheduler.last_lines());
-        self.controllers = vec![manager, scheduler];
+        vec![manager, scheduler]
     }
 
     fn api_command(&self) -> Command {

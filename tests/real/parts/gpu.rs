@@ -1,6 +1,6 @@
 //! GPUs that aren't there: the stand-in NVML library, what it answers, and a sysfs that shows NVIDIA devices.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::scratch::Scratch;
 use super::standin::{self, Standin};
@@ -10,7 +10,7 @@ pub(crate) struct Gpus {
     standin: Standin,
     sysfs: PathBuf,
     count: u32,
-    _scratch: Scratch,
+    scratch: Scratch,
 }
 
 impl Gpus {
@@ -26,7 +26,7 @@ impl Gpus {
         let scratch = Scratch::new("gpus");
         let sysfs = standin::sysfs(&scratch.join("sysfs"), count);
         let standin = Standin::new(scratch.join("driver"));
-        let gpus = Self { standin, sysfs, count, _scratch: scratch };
+        let gpus = Self { standin, sysfs, count, scratch };
         gpus.unload_driver();
         gpus
     }
@@ -36,7 +36,7 @@ impl Gpus {
         let scratch = Scratch::new("gpus");
         let sysfs = standin::sysfs(&scratch.join("sysfs"), 0);
         let standin = Standin::new(scratch.join("driver"));
-        Self { standin, sysfs, count: 0, _scratch: scratch }
+        Self { standin, sysfs, count: 0, scratch }
     }
 
     /// Loads the driver: from now on it answers, with all GPUs.
@@ -55,6 +55,16 @@ impl Gpus {
     /// Has the library answer as this script says (`tests/nvml-standin/src/script.rs`), from its next init on.
     pub(crate) fn answer(&self, script: &str) {
         self.standin.answer(script);
+    }
+
+    /// Where all that a probe sees of them lies.
+    pub(crate) fn directory(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// What a probe is started with to see these GPUs, as variables of its environment.
+    pub(crate) fn envs(&self) -> [(&'static str, PathBuf); 2] {
+        [("STOKER_NVML_PATH", self.standin.library()), ("STOKER_SYSFS_ROOT", self.sysfs.clone())]
     }
 
     /// What the agent is started with to see these GPUs.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use stoker::types::{Digest, Hasher};
 use tar::{EntryType, Header};
 
@@ -231,14 +231,16 @@ pub(crate) struct ImageBuilder {
     layers: Vec<Layer>,
     kind: Kind,
     index: bool,
-    entrypoint: Vec<String>,
+    config: Map<String, Value>,
     level: u32,
 }
 
 impl ImageBuilder {
     /// An OCI image without layers, without an index.
     pub(crate) fn new() -> Self {
-        Self { layers: Vec::new(), kind: Kind::Oci, index: false, entrypoint: Vec::new(), level: 1 }
+        let mut config = Map::new();
+        config.insert("Env".to_owned(), json!(["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]));
+        Self { layers: Vec::new(), kind: Kind::Oci, index: false, config, level: 1 }
     }
 
     /// Adds a layer on top.
@@ -260,8 +262,13 @@ impl ImageBuilder {
     }
 
     /// What a container of it runs.
-    pub(crate) fn entrypoint(mut self, words: &[&str]) -> Self {
-        self.entrypoint = words.iter().map(|&word| word.to_owned()).collect();
+    pub(crate) fn entrypoint(self, words: &[&str]) -> Self {
+        self.with("Entrypoint", json!(words))
+    }
+
+    /// Sets a field of its container's configuration (OCI image spec, config.md, "config").
+    pub(crate) fn with(mut self, field: &str, value: Value) -> Self {
+        self.config.insert(field.to_owned(), value);
         self
     }
 
@@ -287,7 +294,7 @@ impl ImageBuilder {
         json!({
             "architecture": architecture(),
             "os": "linux",
-            "config": {"Entrypoint": self.entrypoint, "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]},
+            "config": self.config,
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
         })
     }

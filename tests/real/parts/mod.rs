@@ -10,6 +10,9 @@
 )]
 
 mod agent;
+mod bed;
+mod bed_node;
+mod cgroup;
 mod cluster_access;
 mod containerd;
 mod control_plane;
@@ -18,7 +21,12 @@ mod free_port;
 mod gpu;
 mod http;
 mod image;
+mod killed_run;
+mod leftovers;
+mod machine;
+mod namespaces;
 mod nginx;
+mod overlay;
 mod pki;
 mod process;
 mod programs;
@@ -28,20 +36,27 @@ mod s3;
 mod scratch;
 #[path = "../../standin/mod.rs"]
 mod standin;
+mod stoker_image;
 mod wait;
 
 pub(crate) use agent::{Agent, Entry, Status, Stoker};
+pub(crate) use bed::{Bed, BedOptions};
+pub(crate) use bed_node::BedNode;
 pub(crate) use containerd::{Containerd, Options, Version};
 pub(crate) use control_plane::ControlPlane;
 pub(crate) use fault_proxy::{Fault, FaultProxy, Rule, Seen};
 pub(crate) use free_port::FreePort;
 pub(crate) use gpu::Gpus;
 pub(crate) use image::{BuiltImage, BuiltLayer, ImageBuilder, Kind, Layer};
+pub(crate) use killed_run::{hold_when_told, leaves_nothing_when_killed};
+pub(crate) use leftovers::left_of;
 pub(crate) use nginx::Nginx;
+pub(crate) use overlay::Overlay;
 pub(crate) use process::Process;
 pub(crate) use programs::{part, parts_dir, system};
 pub(crate) use push::PushedImage;
 pub(crate) use registry::Registry;
 pub(crate) use s3::S3;
 pub(crate) use scratch::{Scratch, sweep_now};
-pub(crate) use wait::until;
+pub(crate) use stoker_image::stoker_image;
+pub(crate) use wait::{START, until};

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::mount::UnmountFlags;
 
+use super::cgroup::{all_cgroups, cgroups_of, remove_cgroup, remove_cgroups};
+
 /// An own directory. Its name says who made it (pid and the process's start), so that the next run can tell
 /// that the owner is dead and sweep it.
 #[derive(Debug)]
@@ -97,6 +99,12 @@ fn sweep(base: &Path) {
             let _ = remove(&entry.path());
         }
     }
+    // Also of directories that are gone already.
+    for (name, cgroup) in all_cgroups() {
+        if owner(&name).is_some_and(|(pid, born)| start_time(pid) != Some(born)) {
+            remove_cgroup(&cgroup);
+        }
+    }
 }
 
 fn owner(name: &str) -> Option<(u32, u64)> {
@@ -120,33 +128,8 @@ fn stat(pid: u32) -> Option<String> {
     Some(stat.rsplit_once(") ")?.1.to_owned())
 }
 
-/// The cgroup for whatever is run on behalf of a scratch directory, relative to the root of each hierarchy.
-pub(super) fn cgroup_of(scratch: &Path) -> String {
-    format!("stoker-real-{}", scratch.file_name().unwrap_or_default().to_string_lossy())
-}
-
-/// That cgroup's directories: one with cgroup v2, one in each hierarchy with v1.
-pub(super) fn cgroups_of(scratch: &Path) -> Vec<PathBuf> {
-    let root = Path::new("/sys/fs/cgroup");
-    let hierarchies = std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
-    let places = std::iter::once(root.to_owned()).chain(hierarchies);
-    places.map(|place| place.join(cgroup_of(scratch))).filter(|cgroup| cgroup.is_dir()).collect()
-}
-
-/// Removes a cgroup and those below it; one with a process in it stays.
-fn remove_cgroup(cgroup: &Path) {
-    for entry in std::fs::read_dir(cgroup).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_cgroup(&entry.path());
-        }
-    }
-    let _ = std::fs::remove_dir(cgroup);
-}
-
 fn remove(path: &Path) -> std::io::Result<()> {
-    for cgroup in cgroups_of(path) {
-        remove_cgroup(&cgroup);
-    }
+    remove_cgroups(|| cgroups_of(path));
     for mount in mounts_below(path) {
         let _ = rustix::mount::unmount(&mount, UnmountFlags::DETACH);
     }
