@@ -341,27 +341,20 @@ fn the_example_list_has_nothing_wrong_with_it() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
-/// The keys that a pod's affinity prefers, with their weights.
-fn preferred(pod: &Value) -> Vec<(String, u64)> {
-    let node = &pod["affinity"]["nodeAffinity"];
-    assert_eq!(node["requiredDuringSchedulingIgnoredDuringExecution"], Value::Null, "never required");
-    let terms = node["preferredDuringSchedulingIgnoredDuringExecution"].as_array().unwrap();
-    let of = |term: &Value| {
-        let expressions = term["preference"]["matchExpressions"].as_array().unwrap();
-        assert!(expressions.len() == 1 && expressions[0]["operator"] == "Exists", "{term}");
-        (expressions[0]["key"].as_str().unwrap().to_owned(), term["weight"].as_u64().unwrap())
-    };
-    terms.iter().map(of).collect()
+/// What `stoker affinity` prints for these.
+fn affinity(goods: &[String]) -> Value {
+    let printed = Command::new(env!("CARGO_BIN_EXE_stoker")).arg("affinity").args(goods).output().unwrap();
+    assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+    documents(&String::from_utf8(printed.stdout).unwrap()).remove(0)
 }
 
 #[test]
 fn the_example_workloads_want_what_the_example_list_brings() {
     let list = &read("examples/list/list.yaml")[0]["entries"];
-    let image = goods_label(GoodsKind::Image, &"vllm".parse().unwrap());
-    let weights = goods_label(GoodsKind::Weights, &"llama-70b".parse().unwrap());
+    let (image, weights) = ("image/vllm".to_owned(), "weights/llama-70b".to_owned());
 
     let workload = &read("examples/workload.yaml")[0]["spec"]["template"]["spec"];
-    assert_eq!(preferred(workload), [(image, 50), (weights.clone(), 50)]);
+    assert_eq!(workload["affinity"], affinity(&[image, weights.clone()]));
     let server = &workload["containers"][0];
     assert_eq!(server["image"], named_id(list, "vllm")["image"]);
     assert_eq!(server["imagePullPolicy"], "IfNotPresent");
@@ -370,7 +363,7 @@ fn the_example_workloads_want_what_the_example_list_brings() {
     assert_eq!(workload["volumes"][0]["hostPath"]["path"], "/var/cache/stoker/weights");
 
     let waits = &read("examples/workload-waits.yaml")[0]["spec"];
-    assert_eq!(preferred(waits), [(weights, 100)]);
+    assert_eq!(waits["affinity"], affinity(&[weights]));
     assert!(texts(&waits["initContainers"][0]["args"]).contains(&"llama-70b"));
 }
 

@@ -80,8 +80,9 @@ impl Memory {
     }
 
     /// When to look again, though nothing happens.
-    pub(super) fn retry_at(&self) -> Option<Instant> {
-        self.not_before.filter(|_| !self.writing)
+    pub(super) fn retry_at(&self, now: Instant) -> Option<Instant> {
+        // Once it has passed, either a write is under way or there is nothing to write.
+        self.not_before.filter(|at| *at > now)
     }
 }
 
@@ -119,7 +120,8 @@ mod tests {
         memory.ended(Err("read-only".to_owned()), now);
         assert_eq!(memory.holds_until(&opened(), now), None);
         assert!(!memory.begins(&opened(), now), "not again at once");
-        assert_eq!(memory.retry_at(), Some(now + AGAIN));
+        assert_eq!(memory.retry_at(now), Some(now + AGAIN));
+        assert_eq!(memory.retry_at(now + AGAIN), None, "what is over wakes nobody without end");
         assert!(memory.begins(&opened(), now + AGAIN));
     }
 }

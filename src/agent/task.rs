@@ -239,7 +239,7 @@ impl Agent {
         }
         // A read or a write that is under way ends by an event of its own, however late.
         let rescan_at = self.scanning.is_none().then_some(self.rescan_at);
-        let moments = [wake_at, rescan_at, held_until, self.memory.retry_at()];
+        let moments = [wake_at, rescan_at, held_until, self.memory.retry_at(now.monotonic)];
         let next = moments.into_iter().flatten().fold(now.monotonic + HEARTBEAT, Instant::min);
         next.max(now.monotonic + SHORTEST_SLEEP)
     }

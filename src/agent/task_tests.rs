@@ -4,8 +4,8 @@ use super::*;
 use crate::agent::step::Warmed;
 use crate::containerd::Containerd;
 use crate::fetch::{Engine, Limits};
-use crate::image::{self, Puller};
-use crate::list::{Entry, NodeFacts, WeightsGoods};
+use crate::image::{self, Presence, Puller};
+use crate::list::{Entry, ImageGoods, NodeFacts, WeightsGoods};
 use crate::source::{SourceConfig, Sources};
 use crate::types::{Digest, Globs, GpuPhase, GpuReason, Revision};
 use crate::weights::{Cache, Named, RootFsPolicy, Warmer};
@@ -16,6 +16,7 @@ struct Bed {
     agent: Agent,
     list: watch::Sender<Option<Arc<List>>>,
     gpu: watch::Sender<GpuState>,
+    images: watch::Sender<Option<Arc<Images>>>,
     requested: watch::Sender<BTreeSet<EntryId>>,
     reports: watch::Receiver<Arc<Report>>,
     dir: tempfile::TempDir,
@@ -63,12 +64,13 @@ fn bed(entries: Vec<Entry>) -> Bed {
     let list = List { entries, content: Some(Digest::of(b"list")), ..List::empty() };
     let images = Images { connected: true, ..Images::default() };
     let (list, lists) = watch::channel(Some(Arc::new(list)));
+    let (images, images_seen) = watch::channel(Some(Arc::new(images)));
     let (gpu, gpus) = watch::channel(ready_gpus());
     let (requested, requests) = watch::channel(BTreeSet::new());
     let inputs = Inputs {
         list: lists,
         gpu: gpus,
-        images: watch::channel(Some(Arc::new(images))).1,
+        images: images_seen,
         facts: watch::channel(Some(Arc::new(NodeFacts {
             name: "node-a".to_owned(),
             labels: BTreeMap::new(),
@@ -91,7 +93,7 @@ fn bed(entries: Vec<Entry>) -> Bed {
     );
     agent.inputs.list.mark_changed();
     agent.take_inputs();
-    Bed { agent, list, gpu, requested, reports, dir }
+    Bed { agent, list, gpu, images, requested, reports, dir }
 }
 
 fn weights(id: &str) -> Entry {
@@ -255,4 +257,26 @@ async fn what_is_not_kept_yet_is_kept_at_the_end() {
     stop.cancel();
     bed.agent.run(stop).await.unwrap();
     assert_eq!(BootState::load(&state_dir, "boot").requested, [weights("a").id].into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_is_taken_away_again_is_not_pulled_again_at_once() {
+    let reference: ImageRef = "nginx:1".parse().unwrap();
+    let goods = Goods::Image(ImageGoods { reference: reference.clone(), pin: true });
+    let mut bed = bed(vec![Entry { goods, ..weights("i") }]);
+    let digest = Digest::of(b"image");
+    let presence =
+        Presence { target: digest, config: digest, unpacked: true, pinned_by_us: true, pinned: true };
+    for pulled_again in [true, false] {
+        for there in [true, false] {
+            let by_ref = there.then(|| (reference.clone(), presence)).into_iter().collect();
+            let asked = [reference.clone()].into();
+            let seen = Images { connected: true, asked, by_ref, ..Images::default() };
+            bed.images.send_replace(Some(Arc::new(seen)));
+            bed.agent.world.jobs.clear();
+            bed.agent.apply(Event::Changed);
+            bed.agent.act();
+        }
+        assert_eq!(bed.agent.world.jobs.len(), usize::from(pulled_again));
+    }
 }

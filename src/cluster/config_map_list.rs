@@ -32,6 +32,10 @@ const WATCH_SECONDS: std::ops::Range<u32> = 300..600;
 /// A watch that held this long has worked, whatever ended it.
 const WORKED: Duration = Duration::from_secs(10);
 
+/// A refusal that lasts this long is believed. An API server that has just started refuses what is allowed, for as long
+/// as it hasn't read its roles.
+const BELIEVED: Duration = Duration::from_secs(15);
+
 /// After so many watches in a row that couldn't be resumed, the object is read again: the version to go on from may be
 /// one that this cluster, restored from a backup, will not reach for long.
 const RESUMES: u32 = 3;
@@ -50,7 +54,16 @@ pub fn spawn_config_map_list(
     let kept = KeptList::new(format!("the ConfigMap {source}"), state_dir, allow);
     let maps = Api::namespaced(cluster.client().clone(), source.namespace());
     let task = tokio::spawn(async move {
-        let follower = Follower { cluster, maps, source, sender, kept: Some(kept), told: None };
+        let follower = Follower {
+            cluster,
+            maps,
+            source,
+            sender,
+            kept: Some(kept),
+            told: None,
+            read_refused: None,
+            watch_refused: None,
+        };
         tokio::select! {
             () = stop.cancelled() => {}
             () = follower.follow() => {}
@@ -68,6 +81,9 @@ struct Follower {
     kept: Option<KeptList>,
     /// The problem that the log was told about last.
     told: Option<Fault>,
+    /// Since when each is refused.
+    read_refused: Option<Instant>,
+    watch_refused: Option<Instant>,
 }
 
 /// How a watch ended.
@@ -112,8 +128,11 @@ impl Follower {
                 }
                 End::Early => Fault::Transient,
                 End::Failed(error) => {
-                    self.tell(&error);
-                    error.fault()
+                    let fault = error.fault();
+                    if is_unanswered(fault) || (fault != Fault::Expired && lasts(&mut self.watch_refused)) {
+                        self.tell(&error);
+                    }
+                    fault
                 }
             };
             // After an answer (a version that isn't kept, missing rights, a token that has expired) it's read again.
@@ -132,6 +151,7 @@ impl Follower {
         let params = ListParams::default().fields(&self.only());
         match self.cluster.ask(&what, self.maps.list(&params)).await {
             Ok(found) => {
+                self.read_refused = None;
                 let version = found.metadata.resource_version.unwrap_or_default();
                 self.take(found.items.into_iter().next()).await;
                 Ok(version)
@@ -140,7 +160,7 @@ impl Follower {
                 // No answer says nothing about the list; a refusal is one that people must see.
                 if is_unanswered(error.fault()) {
                     self.tell(&error);
-                } else {
+                } else if lasts(&mut self.read_refused) {
                     let reason = error.cause().to_owned();
                     self.keep(move |kept| kept.take_nothing(&reason)).await;
                 }
@@ -159,6 +179,7 @@ impl Follower {
             Err(error) => return (version, End::Failed(error)),
         };
         let began = Instant::now();
+        self.watch_refused = None;
         self.told_no_more();
         // The server ends it; should it have vanished behind something that keeps the connection open, we do.
         let latest = Duration::from_secs(seconds.into()) + DEADLINE;
@@ -220,8 +241,7 @@ impl Follower {
     /// Logs a problem once, not at each try.
     fn tell(&mut self, error: &ClusterError) {
         let fault = error.fault();
-        // The ordinary way of the API server to say that it has forgotten a version.
-        if fault == Fault::Expired || self.told.is_some_and(|told| is_same(told, fault)) {
+        if self.told.is_some_and(|told| is_same(told, fault)) {
             return;
         }
         self.told = Some(fault);
@@ -233,6 +253,11 @@ impl Follower {
             tracing::info!(source = %self.source, "the ConfigMap is watched again");
         }
     }
+}
+
+/// Whether a refusal that began at `since`, or begins now, has lasted long enough to be believed.
+fn lasts(since: &mut Option<Instant>) -> bool {
+    since.get_or_insert_with(Instant::now).elapsed() >= BELIEVED
 }
 
 /// How long the server asks to wait makes no other problem.

@@ -169,7 +169,9 @@ async fn two_nodes_have_directories_of_their_own_and_their_pods_outlive_kubelet(
         assert_eq!(said, format!("hello {node} {node}\n"));
     }
 
-    bed.control.apply(&POD.replace("IMAGE", &image)).await;
+    // This one isn't on the host's network.
+    let waits = POD.replace("IMAGE", &image).replace("hostNetwork: true", "hostNetwork: false");
+    bed.control.apply(&waits).await;
     let refused = async || {
         let pod = bed.control.call("GET", "/api/v1/namespaces/default/pods/waits", None).await;
         let conditions = pod["status"]["conditions"].to_string();
@@ -186,7 +188,9 @@ async fn two_nodes_have_directories_of_their_own_and_their_pods_outlive_kubelet(
     node.start_kubelet();
     let untaint = json!({"spec": {"taints": null}});
     bed.control.call("PATCH", "/api/v1/nodes/node-a", Some(&untaint)).await;
-    assert_eq!(bed.pod_running("waits").await["spec"]["nodeName"], "node-a");
+    let waits = bed.pod_running("waits").await;
+    assert_eq!(waits["spec"]["nodeName"], "node-a");
+    assert!(waits["status"]["podIP"].as_str().is_some_and(|ip| ip.starts_with("10.88.")), "{waits}");
     let after = bed.node("node-a").processes();
     assert!(before.iter().all(|process| after.contains(process)), "{before:?} went on: {after:?}");
     assert_eq!(

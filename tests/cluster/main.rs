@@ -4,6 +4,7 @@
 mod bed;
 mod control_plane;
 mod list;
+mod manifests;
 #[path = "../real/parts/mod.rs"]
 mod parts;
 mod policy;

@@ -151,3 +151,33 @@ async fn nodes_beyond_the_first_page_are_cleaned_and_agents_that_still_run_are_w
         "{errors}"
     );
 }
+
+/// What it says without a kubeconfig, in this environment.
+async fn complaint(env: &[(&str, &str)]) -> String {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_stoker"));
+    command.arg("uninstall").env_clear().env("HOME", home.path()).envs(env.iter().copied());
+    let output = command.kill_on_drop(true).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test]
+async fn without_a_cluster_it_says_what_was_tried() {
+    let outside = complaint(&[]).await;
+    assert!(outside.contains("no cluster is configured") && outside.contains("--kubeconfig"), "{outside}");
+    let service = [("KUBERNETES_SERVICE_HOST", "10.96.0.1"), ("KUBERNETES_SERVICE_PORT", "443")];
+    let inside = complaint(&service).await;
+    assert!(inside.contains("the pod's own credentials") && inside.contains("automount"), "{inside}");
+}
+
+#[tokio::test]
+async fn a_proxy_meant_for_registries_is_not_in_the_way() {
+    let control = ControlPlane::start().await;
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_stoker"));
+    command.args(["uninstall", "--dry-run", "--kubeconfig"]).arg(control.kubeconfig());
+    for proxy in ["socks5://127.0.0.1:1", "http://127.0.0.1:1", "::"] {
+        let output = command.env("HTTPS_PROXY", proxy).kill_on_drop(true).output().await.unwrap();
+        assert!(output.status.success(), "{proxy}: {output:?}");
+    }
+}

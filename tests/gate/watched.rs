@@ -311,29 +311,30 @@ async fn a_signal_ends_the_watch_at_once_and_its_hung_child_too() {
     assert!(!file(&host).exists(), "no probe has ended");
 }
 
-#[test]
-fn what_keeps_it_from_watching_is_told_at_once() {
+#[tokio::test]
+async fn what_keeps_it_from_watching_is_told_at_once() {
     let host = Host::with_gpus(1);
     let missing = host.dir.path().join("missing/gpu.json");
-    let ended = |command: &mut Command| {
-        let output = command.output().unwrap();
-        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    let start = |arguments: &[&str], out: &Path| {
+        let log = fs::File::create(host.dir.path().join("log")).unwrap();
+        Watcher(host.stoker(arguments).arg(out).stdout(Stdio::null()).stderr(log).spawn().unwrap())
     };
-    let (code, words) = ended(host.stoker(&["--watch", "--out"]).arg(&missing));
-    assert_eq!(code, Some(4));
-    assert!(words.contains("missing/gpu.json; --out must be in a directory"), "{words}");
-    assert_eq!(ended(&mut host.stoker(&["--watch"])).0, Some(2));
-    assert_eq!(ended(host.stoker(&["--json", "--watch", "--out"]).arg(file(&host))).0, Some(2));
+    let words = || fs::read_to_string(host.dir.path().join("log")).unwrap();
+    let mut nowhere = start(&["--watch", "--out"], &missing);
+    assert_eq!(nowhere.ended().await.code(), Some(4));
+    assert!(words().contains("missing/gpu.json; --out must be in a directory"), "{}", words());
+    assert_eq!(start(&["--out"], &file(&host)).ended().await.code(), Some(2));
+    assert_eq!(start(&["--json", "--watch", "--out"], &file(&host)).ended().await.code(), Some(2));
 
     // The set is the thread's, and its children's.
-    let refused = std::thread::scope(|threads| {
+    let mut refused = std::thread::scope(|threads| {
         let unprivileged = threads.spawn(|| {
             rustix::thread::remove_capability_from_bounding_set(CapabilitySet::SYS_ADMIN).unwrap();
-            ended(host.stoker(&["--watch", "--out"]).arg(file(&host)))
+            start(&["--watch", "--out"], &file(&host))
         });
         unprivileged.join().unwrap()
     });
-    assert_eq!(refused.0, Some(4));
-    assert!(refused.1.contains("the probe container must be privileged"), "{}", refused.1);
+    assert_eq!(refused.ended().await.code(), Some(4));
+    assert!(words().contains("the probe container must be privileged"), "{}", words());
     assert!(!file(&host).exists());
 }

@@ -244,20 +244,25 @@ async fn before_the_api_server_has_answered_only_a_stored_list_is_published() {
     running.stop().await;
 }
 
+/// So often that it takes long.
+fn refused(code: u16) -> impl Iterator<Item = Answer> {
+    std::iter::repeat_with(move || Answer::Refused(code)).take(20)
+}
+
 #[tokio::test(start_paused = true)]
-async fn what_the_api_server_refuses_is_said_in_the_list() {
-    let server = Server::will([
-        Answer::Refused(403),
-        Answer::Refused(403),
-        Answer::Objects(5, vec![map(3, &["a"])]),
-        // The right to watch is missing: the document is read now and then.
-        Answer::Refused(403),
-        Answer::Objects(6, vec![map(6, &["b"])]),
-        Answer::Refused(403),
-        Answer::Refused(401),
-        Answer::Objects(6, vec![map(6, &["b"])]),
-        Answer::Events(vec![], false),
-    ]);
+async fn what_the_api_server_keeps_refusing_is_said_in_the_list() {
+    let server = Server::will(
+        refused(403)
+            .chain([
+                Answer::Objects(5, vec![map(3, &["a"])]),
+                // The right to watch is missing: the document is read now and then.
+                Answer::Refused(403),
+                Answer::Objects(6, vec![map(6, &["b"])]),
+                Answer::Refused(403),
+            ])
+            .chain(refused(401))
+            .chain([Answer::Objects(6, vec![map(6, &["b"])]), Answer::Events(vec![], false)]),
+    );
     let dir = state();
     let mut running = Running::start(&server, dir.path());
     let refused = running.lists(&[], true).await;
@@ -267,6 +272,27 @@ async fn what_the_api_server_refuses_is_said_in_the_list() {
     let refused = running.lists(&["b"], true).await;
     assert!(refused.errors[0].contains("said the server; check the token"), "{:?}", refused.errors);
     running.lists(&["b"], false).await;
+    running.stop().await;
+}
+
+/// So does one that has just started and hasn't read its roles yet.
+#[tokio::test(start_paused = true)]
+async fn what_the_api_server_refuses_for_a_moment_is_not_believed() {
+    let server = Server::will([
+        Answer::Objects(5, vec![map(3, &["a"])]),
+        Answer::Events(vec![], true),
+        Answer::Refused(403),
+        Answer::Refused(403),
+        Answer::Refused(401),
+        Answer::Objects(6, vec![map(3, &["a"])]),
+        Answer::Events(vec![event("MODIFIED", map(7, &["b"]))], false),
+    ]);
+    let dir = state();
+    let mut running = Running::start(&server, dir.path());
+    running.lists(&["a"], false).await;
+    running.lists.changed().await.unwrap();
+    let list = running.lists.borrow_and_update().clone().unwrap();
+    assert!(list.errors.is_empty() && list.entries[0].id().as_str() == "b", "{list:?}");
     running.stop().await;
 }
 

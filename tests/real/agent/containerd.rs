@@ -81,7 +81,8 @@ async fn a_restart_of_containerd_changes_no_label() {
     let app = node.push("team/app", "app").await;
     node.agent.write_list(&list(&[&format!("id: app, image: \"{}\"", app.by_tag())]));
     node.agent.start().await;
-    node.agent.wait_entry("app", "Warm", SOON).await;
+    // The image is there before its job has pinned it; a job that fails is started again.
+    node.agent.wait_for("warmth", SOON, |status| status.all_warm() && status.done).await;
     node.containerd.kill9();
     let pulls = node.registry.pulls().len();
     let noticed = async || node.agent.log().contains("containerd can't be asked").then_some(());

@@ -14,7 +14,10 @@ use super::image::{BuiltImage, ImageBuilder, Layer};
 use super::programs::system;
 use super::registry::Registry;
 use super::scratch::Scratch;
-use super::wait::{START, within};
+use super::wait::{START, within_asking};
+
+/// How often a cluster is asked while it is waited for: more would only slow it down.
+const POLL: Duration = Duration::from_millis(50);
 
 /// What a test may want otherwise.
 #[derive(Debug, Clone, Default)]
@@ -29,7 +32,8 @@ pub(crate) struct BedOptions {
 /// A cluster on one machine; only one at a time in a process, others wait for it.
 ///
 /// Its nodes have directories and processes of their own, but the machine's network: a port that a pod listens on
-/// is taken on both nodes. Pods must be on the host's network; they reach the API server as in any cluster.
+/// is taken on both nodes. Pods on the host's network reach the API server as in any cluster; others have a loopback
+/// of their own and reach nobody, so that only files and sockets, and probes by `exec`, work there.
 #[derive(Debug)]
 pub(crate) struct Bed {
     // Dropped in this order.
@@ -87,7 +91,7 @@ impl Bed {
         deadline: Duration,
         condition: impl AsyncFnMut() -> Option<T>,
     ) -> T {
-        if let Some(value) = within(deadline, condition).await {
+        if let Some(value) = within_asking(POLL, deadline, condition).await {
             return value;
         }
         for args in [

@@ -1,5 +1,7 @@
 //! One node of the test cluster: containerd and kubelet on a machine of their own.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -54,7 +56,7 @@ impl BedNode {
         let config = kubelet_config(control, &machine, &user, &port, options);
         machine.scratch().file("kubelet.yaml", config.to_string());
         machine.scratch().file("own/etc/containerd/config.toml", containerd_config(pause));
-        machine.scratch().file("own/etc/cni/net.d/10-none.conflist", NO_NETWORK);
+        install_network(&machine);
         let name = name.to_owned();
         let mut node = Self { kubelet: None, containerd: None, machine, name, kubeconfig, _port: port };
         node.trust(host, url);
@@ -204,8 +206,24 @@ fn image_spec(image: &str) -> ImageSpec {
     ImageSpec { image: image.to_owned(), ..Default::default() }
 }
 
-/// Enough for a node to be ready. Only pods on the host's network run: no plugin is there to make another.
-const NO_NETWORK: &str = r#"{"cniVersion": "1.0.0", "name": "none", "plugins": [{"type": "none"}]}"#;
+/// A network for pods that aren't on the host's: each has its loopback, and an address at which nothing reaches it.
+/// It's enough for what only reads files and sockets, and needs no plugin and nothing of this machine's network.
+fn install_network(machine: &Machine) {
+    const LIST: &str = r#"{"cniVersion": "1.0.0", "name": "alone", "plugins": [{"type": "alone"}]}"#;
+    const PLUGIN: &str = r#"#!/bin/sh
+case $CNI_COMMAND in
+ADD)
+    number=$(printf %s "$CNI_CONTAINERID" | cksum | cut -d ' ' -f 1)
+    address=10.88.$((number / 250 % 250 + 1)).$((number % 250 + 1))
+    printf '{"cniVersion": "1.0.0", "interfaces": [{"name": "%s", "sandbox": "%s"}],' "$CNI_IFNAME" "$CNI_NETNS"
+    printf '"ips": [{"interface": 0, "address": "%s/16"}]}' "$address" ;;
+VERSION) printf '{"cniVersion": "1.0.0", "supportedVersions": ["1.0.0"]}' ;;
+esac
+"#;
+    machine.scratch().file("own/etc/cni/net.d/10-alone.conflist", LIST);
+    let plugin = machine.scratch().file("own/opt/cni/bin/alone", PLUGIN);
+    std::fs::set_permissions(plugin, Permissions::from_mode(0o755)).expect("it can be made a program");
+}
 
 fn containerd_config(pause: &str) -> String {
     // All the rest is as containerd has it by itself. restrict_oom_score_adj: without CAP_SYS_RESOURCE a sandbox's
@@ -217,6 +235,8 @@ fn containerd_config(pause: &str) -> String {
 [plugins.'io.containerd.cri.v1.runtime']
   restrict_oom_score_adj = true
   disable_apparmor = true
+  [plugins.'io.containerd.cri.v1.runtime'.cni]
+    use_internal_loopback = true
 [plugins.'io.containerd.nri.v1.nri']
   disable = true
 "#
@@ -251,6 +271,8 @@ fn kubelet_config(
         "failSwapOn": false,
         // Neither iptables nor anything outside the node's own directories is touched.
         "makeIPTablesUtilChains": false,
+        "clusterDomain": "cluster.local",
+        "clusterDNS": ["127.96.0.10"],
         "volumePluginDir": "/var/lib/kubelet/volume-plugins",
         "serializeImagePulls": false,
         "nodeStatusUpdateFrequency": "2s",

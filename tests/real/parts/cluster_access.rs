@@ -169,8 +169,7 @@ impl ControlPlane {
         let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         let body = body.map(|body| body.to_string().into_bytes()).unwrap_or_default();
         let request = http::Request::builder().method(method).uri(path).header("content-type", kind);
-        let client = brief_client(self.kubeconfig()).await;
-        client.request(request.body(body).expect("a request")).await
+        self.brief.0.request(request.body(body).expect("a request")).await
     }
 }
 
@@ -200,12 +199,29 @@ async fn read_config(kubeconfig: &Path) -> kube::Config {
     kube::Config::from_custom_kubeconfig(read, &options).await.expect("a usable kubeconfig")
 }
 
-/// A client for short requests. One per call: a connection belongs to the runtime of the test that opened it.
-pub(super) async fn brief_client(kubeconfig: &Path) -> kube::Client {
-    let mut config = read_config(kubeconfig).await;
-    config.read_timeout = Some(TIMEOUT);
-    config.connect_timeout = Some(TIMEOUT);
-    kube::Client::try_from(config).expect("a client can be made")
+/// A client for short requests, kept over the life of its control plane: a new one for each would be a new TLS
+/// connection for each.
+pub(super) struct BriefClient(kube::Client);
+
+impl BriefClient {
+    pub(super) async fn new(kubeconfig: &Path) -> Self {
+        let mut config = read_config(kubeconfig).await;
+        config.read_timeout = Some(TIMEOUT);
+        config.connect_timeout = Some(TIMEOUT);
+        Self(kube::Client::try_from(config).expect("a client can be made"))
+    }
+
+    /// Whether a GET of `path` is answered with success.
+    pub(super) async fn gets(&self, path: &str) -> bool {
+        let request = http::Request::get(path).body(Vec::new()).expect("a request");
+        self.0.request_text(request).await.is_ok()
+    }
+}
+
+impl std::fmt::Debug for BriefClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BriefClient")
+    }
 }
 
 fn numbered(name: &str, end: &str) -> String {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::cluster_access::{brief_client, write_kubeconfig};
+use super::cluster_access::{BriefClient, write_kubeconfig};
 use super::free_port::FreePort;
 use super::pki::{Pki, Usage};
 use super::process::Process;
@@ -43,12 +43,14 @@ pub(crate) struct ControlPlane {
     pub(super) controllers: Vec<Process>,
     api_server: Option<Process>,
     etcd: Process,
-    api_port: FreePort,
+    address: SocketAddr,
+    _api_port: FreePort,
     etcd_port: FreePort,
     _etcd_peer_port: FreePort,
     pub(super) pki: Pki,
     ca: PathBuf,
     kubeconfig: PathBuf,
+    pub(super) brief: BriefClient,
     pub(super) scratch: Scratch,
     _room: SemaphorePermit<'static>,
 }
@@ -77,27 +79,30 @@ impl ControlPlane {
         scratch.file("hosts", format!("127.0.0.1 localhost {}\n", nodes.join(" ")));
         let (api_port, etcd_port, etcd_peer_port) = (FreePort::find(), FreePort::find(), FreePort::find());
         let etcd = start_etcd(&scratch, &etcd_port, &etcd_peer_port);
+        let address = SocketAddr::new(API_ADDRESS.parse().expect("an address"), api_port.number());
+        let kubeconfig = write_user(&scratch, &pki, address, "admin");
         let mut control = Self {
             controllers: Vec::new(),
             api_server: None,
             etcd,
-            api_port,
+            address,
+            _api_port: api_port,
             etcd_port,
             _etcd_peer_port: etcd_peer_port,
             ca: pki.certificate("ca"),
-            kubeconfig: PathBuf::new(),
+            brief: BriefClient::new(&kubeconfig).await,
+            kubeconfig,
             pki,
             scratch,
             _room: room,
         };
-        control.kubeconfig = control.write_user("admin");
         control.start_api_server().await;
         control
     }
 
     /// Where the API server listens.
     pub(crate) fn address(&self) -> SocketAddr {
-        SocketAddr::new(API_ADDRESS.parse().expect("an address"), self.api_port.number())
+        self.address
     }
 
     /// The certificate of the authority that signed the API server's.
@@ -126,11 +131,7 @@ impl ControlPlane {
     pub(crate) async fn start_api_server(&mut self) {
         self.api_server = None;
         let server = Process::start("kube-apiserver", &self.api_command(), &self.api_log());
-        let ready = async || {
-            let client = brief_client(&self.kubeconfig).await;
-            let request = http::Request::get("/readyz").body(Vec::new()).expect("a request");
-            client.request_text(request).await.is_ok().then_some(())
-        };
+        let ready = async || self.brief.gets("/readyz").await.then_some(());
         server.wait_ready("its /readyz", START, ready).await;
         self.api_server = Some(server);
         self.publish_service().await;
@@ -164,7 +165,7 @@ impl ControlPlane {
     /// The Service `kubernetes` is told the API server's real port; its own choice is 443.
     async fn publish_service(&self) {
         const SERVICE: &str = "/api/v1/namespaces/default/services/kubernetes";
-        let port = self.api_port.number();
+        let port = self.address.port();
         let ports = json!([{"name": "https", "protocol": "TCP", "port": port, "targetPort": port}]);
         let patch = json!({"spec": {"ports": ports}});
         let published = async || self.try_call("PATCH", SERVICE, Some(&patch)).await.ok();
@@ -182,6 +183,8 @@ impl ControlPlane {
         manager
             .arg(flag("--kubeconfig", &self.write_user("controllers")))
             .args(["--secure-port=0", "--leader-elect=false", "--use-service-account-credentials=true"])
+            // Each controller asks for an account and a token first, which takes seconds at its usual rate.
+            .args(["--kube-api-qps=1000", "--kube-api-burst=1000"])
             // Nodes without a kubelet stay ready; nodes with one too while the API server is away.
             .args(["--node-monitor-grace-period=24h"])
             .arg(flag("--service-account-private-key-file", &self.pki.tokens_key()))
@@ -206,7 +209,7 @@ impl ControlPlane {
             .arg(format!("--etcd-servers=http://{}", self.etcd_port.address()))
             .arg(format!("--bind-address={API_ADDRESS}"))
             .arg(format!("--advertise-address={API_ADDRESS}"))
-            .arg(format!("--secure-port={}", self.api_port.number()))
+            .arg(format!("--secure-port={}", self.address.port()))
             .arg(format!("--service-cluster-ip-range={SERVICE_ADDRESSES}"))
             .arg(format!("--service-account-issuer={ISSUER}"))
             .arg(flag("--service-account-key-file", &self.pki.tokens_key()))
@@ -232,12 +235,13 @@ impl ControlPlane {
 
     /// Writes a kubeconfig for the certificate called `user`.
     pub(super) fn write_user(&self, user: &str) -> PathBuf {
-        let login = json!({
-            "client-certificate": self.pki.certificate(user),
-            "client-key": self.pki.key(user),
-        });
-        write_kubeconfig(&self.scratch, user, self.address(), &self.ca, &login)
+        write_user(&self.scratch, &self.pki, self.address, user)
     }
+}
+
+fn write_user(scratch: &Scratch, pki: &Pki, server: SocketAddr, user: &str) -> PathBuf {
+    let login = json!({"client-certificate": pki.certificate(user), "client-key": pki.key(user)});
+    write_kubeconfig(scratch, user, server, &pki.certificate("ca"), &login)
 }
 
 fn start_etcd(scratch: &Scratch, clients: &FreePort, peers: &FreePort) -> Process {

@@ -10,9 +10,10 @@ use super::namespaces::Namespaces;
 use super::scratch::Scratch;
 
 /// The paths that a machine has to itself. What is below one of them lies in the machine's scratch directory.
-const OWN: [&str; 10] = [
+const OWN: [&str; 11] = [
     "/etc/cni/net.d",
     "/etc/containerd",
+    "/opt/cni/bin",
     "/run/containerd",
     "/run/stoker",
     "/var/cache/stoker",

@@ -99,3 +99,37 @@ fn relative(from: &Path, to: &Path) -> PathBuf {
     let to = real(to);
     std::iter::repeat_n("..", up).collect::<PathBuf>().join(to.strip_prefix("/").expect("an absolute path"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::super::{Gpus, Scratch, part};
+    use super::Overlay;
+
+    #[test]
+    fn it_sets_what_it_says_and_nothing_is_left_of_what_it_takes_away() {
+        let gpus = Gpus::healthy(1);
+        let overlay = Overlay::new("127.0.0.1:5000/stoker:test").with_gpus(&gpus).without_http();
+        let home = Scratch::new("home");
+        let mut kubectl = Command::new(part("kubernetes-1.36.3", "kubectl"));
+        kubectl.arg("kustomize").arg(overlay.path()).env("HOME", home.path());
+        let output = kubectl.output().expect("kubectl can be run");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).expect("text");
+        assert_eq!(text.matches("image: 127.0.0.1:5000/stoker:test").count(), 2, "{text}");
+        assert!(
+            !text.contains("Probe:") && !text.contains("containerPort") && !text.contains("nodeAffinity:"),
+            "{text}"
+        );
+        for name in ["STOKER_NVML_PATH", "STOKER_SYSFS_ROOT", "STOKER_ALLOW_ROOT_FS"] {
+            assert_eq!(text.matches(name).count(), 1, "{name}: {text}");
+        }
+        assert!(text.contains(&*gpus.directory().to_string_lossy()));
+        assert_eq!(
+            text.matches("mountPath: /host\n").count(),
+            2,
+            "what it doesn't name is there still: {text}"
+        );
+    }
+}

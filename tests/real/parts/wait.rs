@@ -25,7 +25,13 @@ pub(crate) async fn until<T>(
 }
 
 /// The same, but gives `None` when `deadline` passes.
-pub(crate) async fn within<T>(
+pub(crate) async fn within<T>(deadline: Duration, condition: impl AsyncFnMut() -> Option<T>) -> Option<T> {
+    within_asking(POLL, deadline, condition).await
+}
+
+/// The same for a condition that costs something to ask, and so isn't asked more often than `each`.
+pub(crate) async fn within_asking<T>(
+    each: Duration,
     deadline: Duration,
     mut condition: impl AsyncFnMut() -> Option<T>,
 ) -> Option<T> {
@@ -37,6 +43,6 @@ pub(crate) async fn within<T>(
         if Instant::now() >= end {
             return None;
         }
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(each).await;
     }
 }
