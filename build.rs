@@ -9,6 +9,7 @@ const PROTO: &str = "proto/stoker/v1/stoker.proto";
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-env-changed=PROTOC");
+    println!("cargo:rerun-if-changed={PROTO}");
     find_protoc()?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     for half in ["server", "client"] {

@@ -10,13 +10,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, BootState, Inputs, Now, Rooms, Settings, World, plan};
-use crate::cli::{AgentArgs, Exit, HttpAddress, Look, ProgressDisplay, Status, print_summary, unless_closed};
+use crate::cli::{
+    AgentArgs, Exit, HttpAddress, ListSource, Look, ProgressDisplay, Status, print_summary, unless_closed,
+};
+use crate::cluster::Cluster;
 use crate::containerd::Containerd;
 use crate::image::Puller;
 use crate::list::NodeFacts;
-use crate::node::{EntryReport, EntryState, Reason, Report};
+use crate::node::{Applied, EntryReport, EntryState, Reason, Report};
 use crate::rt::{Liveness, Metrics, Shutdown};
-use crate::types::ImageRef;
+use crate::types::{EntryId, ImageRef};
 use crate::weights::{Cache, RootFsPolicy, Warmer};
 use crate::{api, cluster, fetch, gpu, image, node, source};
 
@@ -24,7 +27,7 @@ use crate::{api, cluster, fetch, gpu, image, node, source};
 ///
 /// # Errors
 /// When something stands in the way of the start, or a task has died.
-pub(crate) async fn agent(args: AgentArgs) -> anyhow::Result<Exit> {
+pub(crate) async fn agent(args: AgentArgs, list: ListSource) -> anyhow::Result<Exit> {
     let stop = Shutdown::new().context("cannot take over SIGTERM and SIGINT")?.token();
     let facts = node_facts(&args)?;
     let settings = settings(&args, &facts.name);
@@ -42,12 +45,15 @@ pub(crate) async fn agent(args: AgentArgs) -> anyhow::Result<Exit> {
 
     let (watched_images, watched) = watch::channel(BTreeSet::<ImageRef>::new());
     let containerd = Containerd::new(&args.containerd.containerd_address);
-    let (lists, list_task) = cluster::spawn_file_list(
-        args.list.clone(),
-        args.node.state_dir.clone(),
-        args.allow.allow_list()?,
-        stop.clone(),
-    );
+    let list_name = list.to_string();
+    let (state_dir, allow) = (args.node.state_dir.clone(), args.allow.allow_list()?);
+    let (lists, list_task) = match list {
+        ListSource::File(path) => cluster::spawn_file_list(path, state_dir, allow, stop.clone()),
+        ListSource::ConfigMap { config_map, .. } => {
+            let cluster = Cluster::connect(args.cluster.kubeconfig.as_deref()).await?;
+            cluster::spawn_config_map_list(cluster, config_map, state_dir, allow, stop.clone())
+        }
+    };
     // Without a cluster nobody says that the driver is being replaced.
     let (_holds, holds) = watch::channel(gpu::Hold::No);
     let (gpus, gpu_task) = gpu::spawn(gpu_config(&args, &boot), holds, stop.clone());
@@ -60,7 +66,8 @@ pub(crate) async fn agent(args: AgentArgs) -> anyhow::Result<Exit> {
     let (reports_out, reports) = watch::channel(Arc::new(nothing));
     let (applied, node_task) = cluster::spawn_standalone_node(reports.clone(), stop.clone());
     let (_facts, facts) = watch::channel(Some(Arc::new(facts)));
-    let (_requested, requested) = watch::channel(BTreeSet::new());
+    let (requested_out, requested) = watch::channel(BTreeSet::new());
+    let applied_seen = applied.clone();
     let inputs = Inputs { list: lists, gpu: gpus, images, facts, applied, requested };
     let agent = Agent::new(
         settings,
@@ -78,8 +85,8 @@ pub(crate) async fn agent(args: AgentArgs) -> anyhow::Result<Exit> {
     tasks.watch("image", async move { Ok(image_task.await?) });
     tasks.watch("node", async move { Ok(node_task.await?) });
     tasks.watch("agent", agent.run(stop.clone()));
-    doors.serve(&mut tasks, &reports, (metrics, liveness), &stop);
-    tracing::info!(list = %args.list.display(), version = env!("CARGO_PKG_VERSION"), "the agent has started");
+    doors.serve(&mut tasks, &reports, applied_seen, requested_out, (metrics, liveness), &stop);
+    tracing::info!(list = list_name, version = env!("CARGO_PKG_VERSION"), "the agent has started");
 
     let ended = if args.once {
         once(reports.clone(), &mut tasks, &stop).await
@@ -158,6 +165,7 @@ fn settings(args: &AgentArgs, node_name: &str) -> Settings {
     settings.gate = args.gate.gate;
     settings.no_gpu = args.gate.no_gpu;
     settings.once = args.once;
+    settings.max_wait = args.node.max_wait;
     settings.verified_only = args.node.verified_only;
     settings
 }
@@ -198,7 +206,7 @@ fn gpu_config(args: &AgentArgs, boot: &BootState) -> gpu::GpuConfig {
     config.expected = args.gate.gpu_expected;
     config.interval = args.gate.gpu_interval;
     config.was_open = boot.gate_open;
-    config.probe_file.clone_from(&args.gate.probe_file);
+    config.probe_file.clone_from(&args.gate.gpu_probe_file);
     config
 }
 
@@ -227,11 +235,15 @@ impl Doors {
         self,
         tasks: &mut Tasks,
         reports: &watch::Receiver<Arc<Report>>,
+        applied: watch::Receiver<Option<Applied>>,
+        requested: watch::Sender<BTreeSet<EntryId>>,
         (metrics, liveness): (Arc<Metrics>, Liveness),
         stop: &CancellationToken,
     ) {
         let labels: api::Labels = Arc::new(|report| node::labels(report).unwrap_or_default());
-        let grpc = api::grpc::serve(self.socket, reports.clone(), Arc::clone(&labels), stop.clone());
+        let door =
+            api::grpc::Door { reports: reports.clone(), labels: Arc::clone(&labels), applied, requested };
+        let grpc = api::grpc::serve(self.socket, door, stop.clone());
         tasks.watch("grpc", async move { Ok(grpc.await?) });
         if let Some(listener) = self.http {
             let door = api::http::Door { reports: reports.clone(), labels, metrics, liveness };

@@ -17,7 +17,7 @@ pub(super) enum Choice {
 
 pub(super) fn choice(world: &World, entry: &Entry, now: Now) -> Choice {
     if is_expired(entry, now) {
-        return Choice::Skipped(Reason::new("Expired", "it is past its expiresAt"));
+        return Choice::Skipped(Reason::new(Reason::EXPIRED, "it is past its expiresAt"));
     }
     if world.requested.contains(&entry.id) {
         return Choice::Ours;
@@ -29,6 +29,6 @@ pub(super) fn choice(world: &World, entry: &Entry, now: Now) -> Choice {
     }
     match applies(entry, &world.node()) {
         Applies::Yes => Choice::Ours,
-        Applies::No(why) => Choice::Skipped(Reason::new("NotForThisNode", why)),
+        Applies::No(why) => Choice::Skipped(Reason::new(Reason::NOT_FOR_THIS_NODE, why)),
     }
 }

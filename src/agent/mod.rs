@@ -25,7 +25,7 @@ mod world;
 
 pub use boot::{BootState, BootStateError};
 pub use jobs::Rooms;
-pub use plan::{Plan, plan};
+pub use plan::{MAX_ENTRIES, Plan, plan};
 pub use step::{Outcome, Step, Warmed};
 pub use task::{Agent, Inputs};
 pub use world::{GateMode, NoGpu, Now, Settings, World};

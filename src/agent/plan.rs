@@ -23,7 +23,7 @@ use crate::node::{EntryReport, EntryState, GoodsKind, ListReport, Reason, Report
 use crate::types::{EntryId, GpuPhase, ImageRef, Progress};
 
 /// More entries than this on one node would make its labels and its list of jobs unbounded.
-const MAX_ENTRIES: usize = 64;
+pub const MAX_ENTRIES: usize = 64;
 
 /// What to do now, what to say now, and when to look again.
 #[derive(Debug)]

@@ -1,14 +1,19 @@
 //! A [`Report`] as the protocol spells it. Pure, and exhaustive: a field or a state that is added to the report
 //! doesn't compile until it has a place here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::proto;
-use crate::node::{EntryReport, EntryState, GoodsKind, ListReport, Reason, Report};
+use crate::node::{Applied, EntryReport, EntryState, GoodsKind, ListReport, Reason, Report};
 use crate::types::{GpuPhase, GpuState};
 
-/// The report, with the labels that it puts on the Node, as an answer to `Status`.
-pub(super) fn status(report: &Report, node_labels: BTreeMap<String, String>) -> proto::StatusResponse {
+/// The report, with the labels that it puts on the Node and what is known of those that stand there, as an answer to
+/// `Status`.
+pub(super) fn status(
+    report: &Report,
+    node_labels: BTreeMap<String, String>,
+    applied: Option<&Applied>,
+) -> proto::StatusResponse {
     // The labels say it already.
     let Report {
         gpu,
@@ -16,7 +21,7 @@ pub(super) fn status(report: &Report, node_labels: BTreeMap<String, String>) -> 
         entries,
         gate_passed: _,
         ready,
-        ready_by: _,
+        ready_by,
         settled,
         left_alone: _,
         labels_version: _,
@@ -31,9 +36,24 @@ pub(super) fn status(report: &Report, node_labels: BTreeMap<String, String>) -> 
         done: *done,
         gpu: Some(to_gpu(gpu)),
         list: Some(to_list(list)),
-        entries: entries.iter().map(to_entry).collect(),
+        entries: entries.iter().map(entry).collect(),
+        // Before that nothing is written, so nothing waits.
+        unconfirmed_labels: if *settled { unconfirmed(&node_labels, applied) } else { Vec::new() },
         node_labels,
+        ready_by: ready_by.map(|why| format!("{why:?}")).unwrap_or_default(),
     }
+}
+
+/// The keys whose label may stand on the Node otherwise than it should.
+fn unconfirmed(wanted: &BTreeMap<String, String>, applied: Option<&Applied>) -> Vec<String> {
+    let nothing = Applied::default();
+    let applied = applied.unwrap_or(&nothing);
+    let is_sure = |key: &str, value: &String| {
+        applied.labels.get(key) == Some(value) && applied.values(key).all(|standing| standing == value)
+    };
+    let open = wanted.iter().filter(|(key, value)| !is_sure(key, value)).map(|(key, _)| key.as_str());
+    let leaving = applied.may_stand().map(|(key, _)| key).filter(|key| !wanted.contains_key(*key));
+    open.chain(leaving).collect::<BTreeSet<_>>().into_iter().map(str::to_owned).collect()
 }
 
 fn to_gpu(state: &GpuState) -> proto::Gpu {
@@ -70,8 +90,9 @@ fn to_list(list: &ListReport) -> proto::List {
     }
 }
 
-fn to_entry(entry: &EntryReport) -> proto::Entry {
-    let EntryReport { id, kind, required, state, reason, revision, source, verified, requested: _, progress } =
+/// One entry.
+pub(super) fn entry(entry: &EntryReport) -> proto::Entry {
+    let EntryReport { id, kind, required, state, reason, revision, source, verified, requested, progress } =
         entry;
     let kind = match kind {
         None => proto::Kind::Unspecified,
@@ -93,15 +114,19 @@ fn to_entry(entry: &EntryReport) -> proto::Entry {
         kind: kind.into(),
         required: *required,
         state: state.into(),
-        reason: reason
-            .as_ref()
-            .map(|Reason { code, message }| proto::Reason { code: code.clone(), message: message.clone() }),
+        reason: reason.as_ref().map(self::reason),
         bytes_done,
         bytes_total,
         revision: revision.map(|revision| revision.hex()),
         source: source.clone(),
         verified: *verified,
+        requested: *requested,
     }
+}
+
+/// A reason.
+pub(super) fn reason(Reason { code, message }: &Reason) -> proto::Reason {
+    proto::Reason { code: code.clone(), message: message.clone() }
 }
 
 #[cfg(test)]
@@ -113,12 +138,13 @@ mod tests {
     fn every_field_has_its_place() {
         let report = sample::report();
         let labels = BTreeMap::from([("stoker.dev/gpu".to_owned(), "ready".to_owned())]);
-        let status = status(&report, labels.clone());
+        let applied = Applied { labels: labels.clone(), ..Applied::default() };
+        let status = status(&report, labels.clone(), Some(&applied));
 
         assert_eq!(status.version, env!("CARGO_PKG_VERSION"));
         assert_eq!(status.boot_id, report.boot_id);
         assert_eq!((status.ready, status.settled, status.done), (false, true, false));
-        assert_eq!(status.node_labels, labels);
+        assert_eq!((status.node_labels, status.unconfirmed_labels), (labels, Vec::new()));
 
         let gpu = status.gpu.unwrap();
         assert_eq!(gpu.phase(), proto::GpuPhase::Ready);
@@ -142,9 +168,29 @@ mod tests {
     }
 
     #[test]
+    fn labels_that_wait_for_the_api_server_are_named() {
+        let labels = |pairs: &[(&str, &str)]| {
+            pairs
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect::<BTreeMap<_, _>>()
+        };
+        let wanted = labels(&[("new", "1"), ("other", "2"), ("right", "1"), ("written", "2")]);
+        let applied = Applied {
+            labels: labels(&[("gone", "1"), ("other", "1"), ("right", "1"), ("written", "2")]),
+            perhaps: [("new", "1"), ("written", "1"), ("late", "1")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
+            ..Applied::default()
+        };
+        assert_eq!(unconfirmed(&wanted, Some(&applied)), ["gone", "late", "new", "other", "written"]);
+        assert_eq!(unconfirmed(&wanted, None), ["new", "other", "right", "written"]);
+    }
+
+    #[test]
     fn each_state_and_phase_is_told_apart() {
         use std::collections::BTreeSet;
-        let mut entry = sample::report().entries.remove(0);
+        let mut sample = sample::report().entries.remove(0);
         let states = [
             EntryState::Pending,
             EntryState::Fetching,
@@ -157,8 +203,8 @@ mod tests {
         let seen: BTreeSet<i32> = states
             .into_iter()
             .map(|state| {
-                entry.state = state;
-                to_entry(&entry).state
+                sample.state = state;
+                entry(&sample).state
             })
             .collect();
         assert_eq!(seen.len(), states.len());

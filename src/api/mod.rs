@@ -1,16 +1,20 @@
-//! The gRPC socket and the HTTP endpoints: what a node says to those who ask it. They only ever read the latest
-//! [`Report`]; nothing that comes in here changes anything, and no client's slowness reaches the agent.
+//! The gRPC socket and the HTTP endpoints: what a node says to those who ask it. They read the latest [`Report`], and
+//! no client's slowness reaches the agent. The one thing that comes in here and changes anything is a request for a
+//! listed entry that `nodes` leaves out on this node.
 
 mod connection;
 mod convert;
 pub mod grpc;
 pub mod http;
 mod metrics;
+mod outlook;
 mod page;
 mod proto;
+mod requests;
 #[cfg(test)]
 mod sample;
 mod socket;
+mod wait;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,3 +38,6 @@ pub enum ServeError {
 
 /// How long clients may take to hang up once the agent stops.
 const FAREWELL: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// How often a watcher hears of bytes that move. They are no change of the report.
+const TICK: std::time::Duration = std::time::Duration::from_secs(1);

@@ -30,7 +30,7 @@ pub enum SocketError {
 ///
 /// A missing folder is made, with mode 0755. The socket gets mode 0666: init containers of any user ask there
 /// whether their weights are warm, through a hostPath that is mounted read-only, and connecting needs the right to
-/// write. Nothing that can be asked there changes anything.
+/// write. All that can be asked for there is what the list names anyway.
 ///
 /// # Errors
 /// When another agent has the socket, something else is at `path`, or the file system says no.

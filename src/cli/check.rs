@@ -111,11 +111,13 @@ fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-fn name(path: &Path) -> String {
+/// How the place of a list is named.
+pub(super) fn name(path: &Path) -> String {
     if is_stdin(path) { "<stdin>".to_owned() } else { path.display().to_string() }
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+/// A list or a manifest, or the beginning of what is too large to be one.
+pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     if is_stdin(path) {
         io::stdin().lock().take(MAX_FILE_BYTES + 1).read_to_end(&mut text)?;

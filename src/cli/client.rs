@@ -12,6 +12,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use super::document::Status;
 use super::proto;
 use super::proto::stoker_client::StokerClient;
+use crate::types::EntryId;
 
 /// Where the agent listens unless it's told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/stoker/stoker.sock";
@@ -105,6 +106,26 @@ impl Client {
                     Ok(answer) => Ok(answer.into()),
                     Err(status) => Err(answered(&socket, &status)),
                 })
+                .boxed()),
+            Err(status) => Err(answered(&self.socket, &status)),
+        }
+    }
+
+    /// Where these entries stand, now and at each change, until the last of them is warm or one can't be.
+    ///
+    /// # Errors
+    /// When the agent answers with an error, here or in an item. The stream ends after one.
+    pub(super) async fn wait(
+        &mut self,
+        ids: &[EntryId],
+        fetch: bool,
+    ) -> Result<BoxStream<'static, Result<proto::WaitResponse, ClientError>>, ClientError> {
+        let socket = self.socket.clone();
+        let request = proto::WaitRequest { ids: ids.iter().map(EntryId::to_string).collect(), fetch };
+        match self.stoker.wait(request).await {
+            Ok(answers) => Ok(answers
+                .into_inner()
+                .map(move |answer| answer.map_err(|status| answered(&socket, &status)))
                 .boxed()),
             Err(status) => Err(answered(&self.socket, &status)),
         }

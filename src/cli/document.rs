@@ -25,8 +25,12 @@ pub struct Status {
     pub gpu: Gpu,
     /// Where the list stands.
     pub list: List,
+    /// Why it was reached, as one CamelCase word; `None` until then.
+    pub ready_by: Option<String>,
     /// The labels that this puts on the Node, or without a cluster: would put there.
     pub labels: BTreeMap<String, String>,
+    /// Keys of labels that the API server hasn't confirmed yet; one that isn't in `labels` is to go.
+    pub unconfirmed_labels: Vec<String>,
     /// The listed entries, in the order in which they are worked on.
     pub entries: Vec<Entry>,
 }
@@ -91,6 +95,8 @@ pub struct Entry {
     pub source: String,
     /// Every byte was checked against a published digest.
     pub verified: bool,
+    /// `nodes` leaves it out here, and it has been asked for all the same.
+    pub requested: bool,
 }
 
 impl Entry {
@@ -155,7 +161,9 @@ impl Status {
                 stale: list.stale,
                 removals_held: list.removals_held,
             },
+            ready_by: report.ready_by.map(|why| format!("{why:?}")),
             labels,
+            unconfirmed_labels: Vec::new(),
             entries: report
                 .entries
                 .iter()
@@ -170,6 +178,7 @@ impl Status {
                     revision: entry.revision.map(|revision| revision.hex()),
                     source: entry.source.clone(),
                     verified: entry.verified,
+                    requested: entry.requested,
                 })
                 .collect(),
         }
@@ -204,8 +213,10 @@ impl From<proto::StatusResponse> for Status {
                 stale: list.stale,
                 removals_held: list.removals_held,
             },
+            ready_by: Some(answer.ready_by).filter(|why| !why.is_empty()),
             labels: answer.node_labels,
-            entries: answer.entries.into_iter().map(entry).collect(),
+            unconfirmed_labels: answer.unconfirmed_labels,
+            entries: answer.entries.into_iter().map(Entry::from).collect(),
         }
     }
 }
@@ -221,33 +232,37 @@ fn phase(phase: proto::GpuPhase) -> GpuPhase {
     }
 }
 
-fn entry(entry: proto::Entry) -> Entry {
-    let kind = match entry.kind() {
-        proto::Kind::Unspecified => None,
-        proto::Kind::Image => Some(GoodsKind::Image),
-        proto::Kind::Weights => Some(GoodsKind::Weights),
-    };
-    let state = match entry.state() {
-        proto::EntryState::Unspecified => None,
-        proto::EntryState::Pending => Some(EntryState::Pending),
-        proto::EntryState::Fetching => Some(EntryState::Fetching),
-        proto::EntryState::Warm => Some(EntryState::Warm),
-        proto::EntryState::Failed => Some(EntryState::Failed),
-        proto::EntryState::Skipped => Some(EntryState::Skipped),
-        proto::EntryState::Invalid => Some(EntryState::Invalid),
-        proto::EntryState::OverLimit => Some(EntryState::OverLimit),
-    };
-    Entry {
-        id: entry.id,
-        kind,
-        required: entry.required,
-        state,
-        reason: entry.reason.map(|reason| Reason::new(reason.code, reason.message)),
-        bytes_done: entry.bytes_done,
-        bytes_total: entry.bytes_total,
-        revision: entry.revision,
-        source: entry.source,
-        verified: entry.verified,
+/// The entry of an agent's answer.
+impl From<proto::Entry> for Entry {
+    fn from(entry: proto::Entry) -> Self {
+        let kind = match entry.kind() {
+            proto::Kind::Unspecified => None,
+            proto::Kind::Image => Some(GoodsKind::Image),
+            proto::Kind::Weights => Some(GoodsKind::Weights),
+        };
+        let state = match entry.state() {
+            proto::EntryState::Unspecified => None,
+            proto::EntryState::Pending => Some(EntryState::Pending),
+            proto::EntryState::Fetching => Some(EntryState::Fetching),
+            proto::EntryState::Warm => Some(EntryState::Warm),
+            proto::EntryState::Failed => Some(EntryState::Failed),
+            proto::EntryState::Skipped => Some(EntryState::Skipped),
+            proto::EntryState::Invalid => Some(EntryState::Invalid),
+            proto::EntryState::OverLimit => Some(EntryState::OverLimit),
+        };
+        Self {
+            id: entry.id,
+            kind,
+            required: entry.required,
+            state,
+            reason: entry.reason.map(|reason| Reason::new(reason.code, reason.message)),
+            bytes_done: entry.bytes_done,
+            bytes_total: entry.bytes_total,
+            revision: entry.revision,
+            source: entry.source,
+            verified: entry.verified,
+            requested: entry.requested,
+        }
     }
 }
 
@@ -268,6 +283,7 @@ pub(super) mod tests {
             revision: None,
             source: format!("s3://bucket/{id}/"),
             verified: false,
+            requested: false,
         };
         Status {
             version: "1.2.3".to_owned(),
@@ -292,6 +308,8 @@ pub(super) mod tests {
                 stale: false,
                 removals_held: false,
             },
+            ready_by: None,
+            unconfirmed_labels: Vec::new(),
             labels: BTreeMap::from([
                 ("image.stoker.dev/vllm".to_owned(), "cdcdcdcdcdcd".to_owned()),
                 ("stoker.dev/gpu".to_owned(), "ready".to_owned()),
@@ -353,10 +371,12 @@ pub(super) mod tests {
             "stale": false,
             "removals_held": false
           },
+          "ready_by": null,
           "labels": {
             "image.stoker.dev/vllm": "cdcdcdcdcdcd",
             "stoker.dev/gpu": "ready"
           },
+          "unconfirmed_labels": [],
           "entries": [
             {
               "id": "vllm",
@@ -368,7 +388,8 @@ pub(super) mod tests {
               "bytes_total": 0,
               "revision": "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd",
               "source": "docker.io/vllm/vllm-openai:v0.9",
-              "verified": true
+              "verified": true,
+              "requested": false
             },
             {
               "id": "typo",
@@ -383,7 +404,8 @@ pub(super) mod tests {
               "bytes_total": 0,
               "revision": null,
               "source": "",
-              "verified": false
+              "verified": false,
+              "requested": false
             }
           ]
         }

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 pub enum Exit {
     /// It did what was asked.
     Done,
-    /// The answer is no: an entry failed, the list has errors, the GPUs aren't ready, the id isn't there.
+    /// The answer is no: an entry failed or won't come here, the list has errors, the GPUs aren't ready, the id isn't
+    /// there.
     No,
     /// The command line can't be read (clap uses the same code).
     Usage,
@@ -13,6 +14,8 @@ pub enum Exit {
     Unreachable,
     /// It could not begin or go on: a directory, a lock, a daemon or a port is in the way.
     Broken,
+    /// The time that it was given is over.
+    TimedOut,
     /// A signal came before it was done.
     Interrupted,
 }
@@ -20,10 +23,12 @@ pub enum Exit {
 /// The table for `--help`.
 pub(super) const TABLE: &str = "Exit codes:
   0    done as asked
-  1    the answer is no: an entry failed, the list has errors, the GPUs are not ready, the id is not there
+  1    the answer is no: an entry failed or will not come here, the list has errors, the GPUs are not ready, the id is
+       not there
   2    the command line can't be read
   3    the agent's socket does not answer
   4    it could not begin or go on: a directory, a lock, a daemon or a port is in the way
+  124  the time that it was given is over
   130  a signal came before it was done";
 
 impl Exit {
@@ -36,6 +41,7 @@ impl Exit {
             Self::Usage => 2,
             Self::Unreachable => 3,
             Self::Broken => 4,
+            Self::TimedOut => 124,
             Self::Interrupted => 130,
         }
     }
@@ -71,7 +77,8 @@ mod tests {
 
     #[test]
     fn the_table_names_every_code() {
-        for exit in [Exit::Done, Exit::No, Exit::Usage, Exit::Unreachable, Exit::Broken, Exit::Interrupted] {
+        use Exit::{Broken, Done, Interrupted, No, TimedOut, Unreachable, Usage};
+        for exit in [Done, No, Usage, Unreachable, Broken, TimedOut, Interrupted] {
             assert!(
                 TABLE.lines().any(|line| line.trim_start().starts_with(&format!("{} ", exit.code()))),
                 "{exit:?}"

@@ -9,7 +9,9 @@ use clap::Args;
 
 use super::client::DEFAULT_SOCKET;
 use crate::agent::{GateMode, NoGpu};
+use crate::cluster::ConfigMapRef;
 use crate::fetch::Limits;
+use crate::list::is_label_key;
 use crate::rt::LogFormat;
 use crate::source::SourceConfig;
 
@@ -102,6 +104,52 @@ pub struct SocketFlags {
     pub socket: PathBuf,
 }
 
+/// Where the list is: one of them.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = false)]
+pub struct ListFlags {
+    /// The prediction list, a file; read again whenever it changes
+    #[arg(long, env = "STOKER_LIST", value_name = "FILE")]
+    pub list: Option<PathBuf>,
+
+    // One object watched by name: no right to read anything else is needed. The key is `list.yaml` as in its manifest.
+    /// The prediction list, a ConfigMap; makes the agent a part of the cluster, and needs --node-name
+    ///
+    /// The ConfigMap is watched through the API server. What is warm is written to the labels of the Node that
+    /// --node-name names, and its startup taint is taken off. KEY is list.yaml if not given.
+    #[arg(long, env = "STOKER_LIST_CONFIGMAP", value_name = "NAMESPACE/NAME[/KEY]")]
+    pub list_configmap: Option<ConfigMapRef>,
+}
+
+/// The cluster's; without `--list-configmap` there is none, and they mean nothing.
+#[derive(Debug, Clone, Args)]
+pub struct ClusterFlags {
+    // In a pod the service account's token is right, so that none is needed there.
+    /// How to reach the API server; the pod's service account if not given, or else kubectl's own kubeconfig
+    #[arg(long, env = "STOKER_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    // Ours. Karpenter takes any startupTaint; cluster-autoscaler only those that begin as it wants.
+    /// The startup taint to take off the Node once it is ready; may be given again, or several with commas
+    #[arg(
+        long = "taint",
+        env = "STOKER_TAINT",
+        value_name = "KEY",
+        default_value = DEFAULT_TAINT,
+        value_delimiter = ',',
+        value_parser = taint_key
+    )]
+    pub taints: Vec<String>,
+
+    // A driver DaemonSet compiles and loads in some minutes; after 20 something is in its way.
+    /// Seconds with a closed gate after which an Event on the Node says so, with the likely cause
+    #[arg(long, env = "STOKER_GATE_WARN_AFTER", default_value = "1200", value_name = "SECONDS", value_parser = seconds)]
+    pub gate_warn_after: Duration,
+}
+
+/// What a new node is registered with, by default.
+const DEFAULT_TAINT: &str = "stoker.dev/not-ready";
+
 /// The gate's.
 #[derive(Debug, Clone, Args)]
 pub struct GateFlags {
@@ -124,10 +172,10 @@ pub struct GateFlags {
     #[arg(long, env = "STOKER_NVML_PATH", value_name = "FILE")]
     pub nvml_path: Option<PathBuf>,
 
-    // In a pod the agent's own container has not the privilege that NVML needs.
-    /// Read the answers of a `stoker gpu --watch` here, instead of asking the driver
-    #[arg(long, env = "STOKER_PROBE_FILE", value_name = "FILE")]
-    pub probe_file: Option<PathBuf>,
+    // Opening the driver's devices takes a privileged container; the agent's own need not be one.
+    /// Read the probe's answers from the file that `stoker gpu --watch --out FILE` writes, and start no probe
+    #[arg(long, env = "STOKER_GPU_PROBE_FILE", value_name = "FILE")]
+    pub gpu_probe_file: Option<PathBuf>,
 
     /// How many GPUs must answer; the number on the PCI bus if not given
     #[arg(long, env = "STOKER_GPU_EXPECTED", value_name = "N")]
@@ -151,7 +199,7 @@ pub struct NodeFlags {
     #[arg(long, env = "STOKER_STATE_DIR", default_value = "/var/lib/stoker", value_name = "DIR")]
     pub state_dir: PathBuf,
 
-    /// This node's name, for `nodes.fraction`; the host's name if not given
+    /// This node's name: the Node's in a cluster (a DaemonSet gives spec.nodeName), else the host's if not given
     #[arg(long, env = "STOKER_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
 
@@ -167,6 +215,11 @@ pub struct NodeFlags {
         value_name = "FILE"
     )]
     pub boot_id_path: PathBuf,
+
+    // No default: a node that opens without its required images is what the taint is there to prevent.
+    /// Seconds after the gate's opening from which the node is ready although required entries are not warm
+    #[arg(long, env = "STOKER_MAX_WAIT", value_name = "SECONDS", value_parser = seconds)]
+    pub max_wait: Option<Duration>,
 
     // A cache that fell through to the root disk fills it and takes the node down.
     /// Let the cache be on the root file system
@@ -208,6 +261,21 @@ fn key_value(text: &str) -> Result<(String, String), String> {
         .ok_or_else(|| "write KEY=VALUE".to_owned())
 }
 
+/// A key that a taint can have and that is no other component's: those of Kubernetes tell that a node is broken, and
+/// taking one off would send pods there.
+fn taint_key(text: &str) -> Result<String, String> {
+    const OTHERS: [&str; 2] = ["node.kubernetes.io/", "node.cloudprovider.kubernetes.io/"];
+    if !is_label_key(text) {
+        return Err(format!("write the key of a taint, such as {DEFAULT_TAINT}, without value and effect"));
+    }
+    match OTHERS.into_iter().find(|prefix| text.starts_with(prefix)) {
+        Some(prefix) => {
+            Err(format!("taints under {prefix} belong to Kubernetes itself; use a key of your own"))
+        }
+        None => Ok(text.to_owned()),
+    }
+}
+
 /// Seconds, with fractions; more than none and at most a day.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     text.parse::<f64>()
@@ -215,4 +283,20 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
         .filter(|seconds| *seconds > 0.0 && *seconds <= 86_400.0)
         .map(Duration::from_secs_f64)
         .ok_or_else(|| "write a number of seconds, more than 0 and at most 86400".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taint_is_a_key_of_nobody_elses() {
+        for key in [DEFAULT_TAINT, "startup-taint.cluster-autoscaler.kubernetes.io/stoker", "warming"] {
+            assert_eq!(taint_key(key).as_deref(), Ok(key));
+        }
+        for key in ["", "a=b:NoSchedule", "a/b/c", "stoker.dev/", "a b"] {
+            assert!(taint_key(key).is_err_and(|error| error.contains(DEFAULT_TAINT)), "{key}");
+        }
+        assert!(taint_key("node.kubernetes.io/not-ready").is_err_and(|error| error.contains("your own")));
+    }
 }

@@ -18,7 +18,7 @@ use crate::types::GpuPhase;
 /// Exits 0 when they are, or when this host has none; else 1, with the reason and what to do next. NVML is loaded in
 /// a child process, so that a driver that hangs or crashes takes only that one with it.
 ///
-/// With --watch it asks again and again and writes each answer to a file, which `stoker agent --probe-file` reads: the
+/// With --watch it asks again and again and writes each answer to a file, which `stoker agent --gpu-probe-file` reads: the
 /// privileged half of a pod whose other half needs no privilege. It begins by leaving the network.
 #[derive(Debug, Clone, clap::Args)]
 pub struct GpuArgs {

@@ -4,6 +4,7 @@ use std::io;
 
 use clap::{Parser, Subcommand};
 
+mod affinity;
 mod agent;
 mod cache;
 pub mod check;
@@ -23,12 +24,16 @@ mod table;
 mod terminal;
 mod tracker;
 mod uninstall;
+pub mod wait;
 
-pub use agent::AgentArgs;
+pub use agent::{AgentArgs, FlagsError, ListSource};
 pub use client::{Client, ClientError, DEFAULT_SOCKET};
 pub use document::Status;
 pub use exit::Exit;
-pub use flags::{CacheFlags, ContainerdFlags, GateFlags, HttpAddress, NodeFlags, SocketFlags, SourceFlags};
+pub use flags::{
+    CacheFlags, ClusterFlags, ContainerdFlags, GateFlags, HttpAddress, ListFlags, NodeFlags, SocketFlags,
+    SourceFlags,
+};
 pub use progress::{Job, ProgressDisplay};
 pub use status::{StatusArgs, StatusError};
 pub use summary::print_summary;
@@ -56,6 +61,8 @@ enum Command {
     Pull(pull::PullArgs),
     Cache(cache::CacheArgs),
     Uninstall(uninstall::UninstallArgs),
+    Wait(wait::WaitArgs),
+    Affinity(affinity::AffinityArgs),
 }
 
 impl Cli {
@@ -77,20 +84,38 @@ impl Cli {
             },
             Command::Check(args) => Ok(check::check(&args, &mut io::stdout().lock())?.into()),
             Command::Cache(args) => cache::run(&args),
+            Command::Affinity(args) => block_on(affinity::run(args)),
+            Command::Wait(args) => block_on(interruptible(async move { wait::run(&args).await })),
             Command::Status(args) => block_on(async { status_exit(status::run(&args).await) }),
             Command::Uninstall(args) => {
                 self.logs.init(true)?;
                 block_on(async move { uninstall::run(&args).await })
             }
             Command::Agent(args) => {
+                let list = match args.list_source() {
+                    Ok(list) => list,
+                    Err(error) => {
+                        eprintln!("stoker: {error}");
+                        return Ok(Exit::Usage);
+                    }
+                };
                 self.logs.init(args.once)?;
-                block_on(crate::run::agent(*args))
+                block_on(crate::run::agent(*args, list))
             }
             Command::Pull(args) => {
                 self.logs.init(true)?;
                 block_on(pull::run(args))
             }
         }
+    }
+}
+
+/// For a command that waits: as the first process of a container it gets no SIGTERM that it doesn't take over.
+async fn interruptible(command: impl Future<Output = Exit>) -> anyhow::Result<Exit> {
+    let stop = crate::rt::Shutdown::new()?.token();
+    tokio::select! {
+        exit = command => Ok(exit),
+        () = stop.cancelled() => Ok(Exit::Interrupted),
     }
 }
 

@@ -19,8 +19,8 @@ use crate::types::ErrorKind;
 /// Show what this node has, what it is doing, and why something is not warm
 ///
 /// Asks the agent of this node over its socket. --json prints one document whose fields stay: version, boot_id,
-/// ready, settled, done, gpu, list, labels, and entries with id, kind, required, state, reason, bytes_done,
-/// bytes_total, revision, source, verified.
+/// ready, settled, done, gpu, list, ready_by, labels, unconfirmed_labels, and entries with id, kind, required, state,
+/// reason, bytes_done, bytes_total, revision, source, verified, requested.
 #[derive(Debug, Clone, clap::Args)]
 pub struct StatusArgs {
     /// The agent's socket

@@ -141,12 +141,13 @@ pub(super) fn items(status: &Status) -> Vec<Item> {
     if !list.is_empty() {
         items.push(still("list", list));
     }
-    items.extend(status.entries.iter().map(|entry| Item {
-        name: entry.id.clone(),
-        state: entry_sentence(entry),
-        bytes: in_flight(entry),
-    }));
+    items.extend(status.entries.iter().map(item));
     items
+}
+
+/// One entry.
+pub(super) fn item(entry: &Entry) -> Item {
+    Item { name: entry.id.clone(), state: entry_sentence(entry), bytes: in_flight(entry) }
 }
 
 /// The bytes of the job under way, if there is one.
@@ -193,7 +194,7 @@ mod tests {
     use super::*;
     use crate::cli::document::tests::sample;
 
-    fn item(state: &str, bytes: Option<(u64, u64)>) -> Item {
+    fn llama(state: &str, bytes: Option<(u64, u64)>) -> Item {
         Item { name: "llama-70b".to_owned(), state: state.to_owned(), bytes }
     }
 
@@ -203,26 +204,26 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
 
-        let sight = tracker.look(start, &[item("Fetching", Some((0, 0)))]);
+        let sight = tracker.look(start, &[llama("Fetching", Some((0, 0)))]);
         assert_eq!(sight.changes, ["llama-70b: Fetching"]);
         assert_eq!(sight.moving[0].numbers(), "0 s so far");
 
-        let sight = tracker.look(at(3), &[item("Fetching", Some((930_000_000, 4 << 30)))]);
+        let sight = tracker.look(at(3), &[llama("Fetching", Some((930_000_000, 4 << 30)))]);
         assert!(sight.changes.is_empty());
         assert_eq!(sight.moving[0].numbers(), "0.9 of 4.0 GiB (21%), 310 MB/s, 11 s left");
 
-        let sight = tracker.look(at(14), &[item("Warm", None)]);
+        let sight = tracker.look(at(14), &[llama("Warm", None)]);
         assert_eq!(sight.changes, ["llama-70b: Warm (after 14 s)"]);
         assert!(sight.moving.is_empty());
-        assert!(tracker.look(at(15), &[item("Warm", None)]).changes.is_empty());
+        assert!(tracker.look(at(15), &[llama("Warm", None)]).changes.is_empty());
     }
 
     #[test]
     fn a_job_of_unknown_size_tells_how_long_it_takes() {
         let mut tracker = Tracker::default();
         let start = Instant::now();
-        tracker.look(start, &[item("", Some((0, 0)))]);
-        let sight = tracker.look(start + Duration::from_secs(75), &[item("", Some((0, 0)))]);
+        tracker.look(start, &[llama("", Some((0, 0)))]);
+        let sight = tracker.look(start + Duration::from_secs(75), &[llama("", Some((0, 0)))]);
         assert_eq!(sight.moving[0].numbers(), "1 min 15 s so far");
         assert!(sight.changes.is_empty());
     }
@@ -231,8 +232,8 @@ mod tests {
     fn a_resumed_job_is_not_as_fast_as_what_it_found() {
         let mut tracker = Tracker::default();
         let start = Instant::now();
-        tracker.look(start, &[item("", Some((3 << 30, 4 << 30)))]);
-        let sight = tracker.look(start + Duration::from_secs(2), &[item("", Some((3 << 30, 4 << 30)))]);
+        tracker.look(start, &[llama("", Some((3 << 30, 4 << 30)))]);
+        let sight = tracker.look(start + Duration::from_secs(2), &[llama("", Some((3 << 30, 4 << 30)))]);
         assert_eq!(sight.moving[0].numbers(), "3.0 of 4.0 GiB (75%)");
     }
 

@@ -61,6 +61,7 @@ pub fn spawn_config_map_list(
             sender,
             kept: Some(kept),
             told: None,
+            watch_began: None,
             read_refused: None,
             watch_refused: None,
         };
@@ -81,6 +82,8 @@ struct Follower {
     kept: Option<KeptList>,
     /// The problem that the log was told about last.
     told: Option<Fault>,
+    /// When the newest watch was answered.
+    watch_began: Option<Instant>,
     /// Since when each is refused.
     read_refused: Option<Instant>,
     watch_refused: Option<Instant>,
@@ -116,9 +119,9 @@ impl Follower {
                     }
                 },
             };
-            let began = Instant::now();
+            self.watch_began = None;
             let (reached, end) = self.watch(since).await;
-            if began.elapsed() >= WORKED {
+            if self.watch_began.is_some_and(|began| began.elapsed() >= WORKED) {
                 patience.worked();
             }
             let fault = match end {
@@ -179,6 +182,7 @@ impl Follower {
             Err(error) => return (version, End::Failed(error)),
         };
         let began = Instant::now();
+        self.watch_began = Some(began);
         self.watch_refused = None;
         self.told_no_more();
         // The server ends it; should it have vanished behind something that keeps the connection open, we do.

@@ -34,4 +34,5 @@ pub use merge::{merge, recheck, without_document};
 pub use order::by_urgency;
 pub use parse::{ListHead, MAX_BYTES, MAX_ENTRIES, ParsedEntry, ParsedList, parse};
 pub use problem::{EntryName, Place, Problem, Severity};
+pub use rules::is_label_key;
 pub use stored::{StoredListError, from_json, to_json};

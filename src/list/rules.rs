@@ -22,8 +22,9 @@ pub(super) fn is_credentials_name(name: &str) -> bool {
 }
 
 /// `[prefix/]name` (Kubernetes, "Labels and Selectors", syntax): the prefix a DNS subdomain, the name like a value
-/// but not empty.
-pub(super) fn is_label_key(key: &str) -> bool {
+/// but not empty. A taint's key is the same.
+#[must_use]
+pub fn is_label_key(key: &str) -> bool {
     let (prefix, name) = match key.split_once('/') {
         Some((prefix, name)) => (Some(prefix), name),
         None => (None, key),

@@ -129,6 +129,10 @@ pub struct Reason {
 impl Reason {
     /// The code for an entry that is worked on as it last was good, because the newest list says it badly.
     pub const LAST_GOOD_VERSION: &str = "LastGoodVersion";
+    /// The code for an entry that is skipped since it's past its `expiresAt`.
+    pub const EXPIRED: &str = "Expired";
+    /// The code for an entry that is skipped since `nodes` leaves it out here.
+    pub const NOT_FOR_THIS_NODE: &str = "NotForThisNode";
 
     /// A reason.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {

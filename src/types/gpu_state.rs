@@ -80,7 +80,7 @@ impl GpuReason {
             Self::ProbeCrashed => "the probe crashed inside the library",
             Self::ProbeFailed => "the probe could not be run",
             Self::ProbeMissing => {
-                "no answer from the probe container; is it running, and is its --out the agent's --probe-file?"
+                "no answer from the probe container; is it running, and is its --out the agent's --gpu-probe-file?"
             }
             Self::ProbeUnreadable => {
                 "the probe's file can't be used; run both containers from one image, and let only the probe write it"

@@ -1,6 +1,7 @@
 //! The commands beside the agent, as people and scripts use them.
 
 use std::ffi::OsStr;
+use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
@@ -10,7 +11,9 @@ use stoker::types::Digest;
 use crate::node::{
     BUCKET, SOON, agent, bytes, files_below, index, label_of, list, our_pins, push, said, tree,
 };
-use crate::parts::{Containerd, Gpus, Nginx, Registry, S3, Scratch, Status, Stoker, Version};
+use crate::parts::{
+    Containerd, Gpus, Nginx, Process, Registry, S3, Scratch, Status, Stoker, Version, system,
+};
 
 async fn stoker<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
     Stoker::new(args).output(SOON).await
@@ -266,7 +269,19 @@ async fn status_is_one_complete_document_and_nobody_at_the_socket_is_code_3() {
     assert_code(&run, 0);
     assert!(!out(&run).contains("hush") && !agent.log().contains("hush"), "a query may be a signature");
     let json: Value = serde_json::from_slice(&run.stdout).unwrap();
-    for key in ["version", "boot_id", "ready", "settled", "done", "gpu", "list", "labels", "entries"] {
+    for key in [
+        "version",
+        "boot_id",
+        "ready",
+        "settled",
+        "done",
+        "gpu",
+        "list",
+        "ready_by",
+        "labels",
+        "unconfirmed_labels",
+        "entries",
+    ] {
         assert!(json.get(key).is_some(), "{key}: {json}");
     }
     let entry = &json["entries"][0];
@@ -281,6 +296,7 @@ async fn status_is_one_complete_document_and_nobody_at_the_socket_is_code_3() {
         "revision",
         "source",
         "verified",
+        "requested",
     ] {
         assert!(entry.get(key).is_some(), "{key}: {json}");
     }
@@ -301,10 +317,137 @@ async fn status_is_one_complete_document_and_nobody_at_the_socket_is_code_3() {
     assert!(out(&nobody).is_empty() && err(&nobody).contains("is the agent running?"), "{}", said(&nobody));
 }
 
+/// `stoker ARGS…` as an init container runs it: as a user without any right, in a mount namespace of its own that has
+/// `dir`, read-only, at /mnt/run.
+async fn in_init_container(dir: &Path, args: &[&str]) -> Output {
+    let script = "mount -t tmpfs -o mode=755 tmpfs /mnt && mkdir /mnt/run && touch /mnt/stoker && \
+                  mount --bind \"$1\" /mnt/run && mount -o remount,bind,ro /mnt/run && \
+                  mount --bind \"$2\" /mnt/stoker && ! touch /mnt/run/written && shift 2 && \
+                  exec setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs -- /mnt/stoker \"$@\"";
+    let stoker = Stoker::new(args).command();
+    let mut command = tokio::process::Command::new(system("unshare"));
+    command
+        .args(["--mount", "--propagation", "private", "--", "sh", "-c", script, "sh"])
+        .arg(dir)
+        .arg(stoker.get_program())
+        .args(stoker.get_args())
+        .env_remove("STOKER_SOCKET")
+        .kill_on_drop(true);
+    tokio::time::timeout(SOON, command.output()).await.expect("it ends").expect("unshare can be run")
+}
+
+#[tokio::test]
+async fn an_init_container_waits_for_warmth_without_any_right() {
+    let gpus = Gpus::without_driver(2);
+    let nginx = Nginx::start().await;
+    nginx.put("a.bin", b"first");
+    let mut agent = agent(&gpus);
+    let entry = |id: &str, more: &str| format!("id: {id}, weights: \"{}\"{more}", nginx.url("a.bin"));
+    agent.write_list(&list(&[&entry("here", ""), &entry("elsewhere", ", nodes: {matchLabels: {a: b}}")]));
+    agent.start().await;
+    agent.wait_entry("here", "Pending", SOON).await;
+    let dir = agent.scratch().path().to_owned();
+    let wait = async |args: &[&str]| {
+        in_init_container(&dir, &[&["wait", "--socket", "/mnt/run/agent.sock"], args].concat()).await
+    };
+
+    // At once, with the reason.
+    let refused = wait(&["elsewhere"]).await;
+    assert_code(&refused, 1);
+    assert!(
+        err(&refused).contains("NotForThisNode") && err(&refused).contains("--fetch"),
+        "{}",
+        said(&refused)
+    );
+    let unlisted = wait(&["here", "nowhere"]).await;
+    assert_code(&unlisted, 1);
+    assert!(err(&unlisted).contains("nowhere is not in this node's list"), "{}", said(&unlisted));
+    let late = wait(&["here", "--timeout", "300ms"]).await;
+    assert_code(&late, 124);
+    assert!(err(&late).contains("here: Pending (GateClosed)"), "{}", said(&late));
+
+    // Through a restart of the agent, until the driver is there.
+    let restart = async {
+        agent.kill9();
+        gpus.load_driver();
+        agent.start().await;
+    };
+    let (warm, ()) = tokio::join!(wait(&["here"]), restart);
+    assert_code(&warm, 0);
+    assert!(err(&warm).contains("here: Warm, revision"), "{}", said(&warm));
+    assert!(warm.stdout.is_empty(), "{}", said(&warm));
+
+    // What was left out here comes when it's asked for, and stays asked for over a restart.
+    let fetched = wait(&["elsewhere", "here", "--fetch"]).await;
+    assert_code(&fetched, 0);
+    assert!(err(&fetched).contains("elsewhere: Warm, revision"), "{}", said(&fetched));
+    agent.kill9();
+    agent.start().await;
+    let status = agent.wait_for("warmth", SOON, Status::all_warm).await;
+    assert!(status.labels.contains_key("weights.stoker.dev/elsewhere"), "{status:?}");
+    let table = Stoker::new(["status", "--socket"]).args([agent.socket()]).output(SOON).await;
+    let row = out(&table).lines().find(|line| line.starts_with("elsewhere")).unwrap_or_default().to_owned();
+    assert!(row.contains("asked for"), "{}", said(&table));
+
+    agent.stop(SOON).await;
+    let gone = wait(&["here", "--agent-timeout", "300ms"]).await;
+    assert_code(&gone, 3);
+    assert!(err(&gone).contains("is the agent running?"), "{}", said(&gone));
+    assert_code(&wait(&["not an id"]).await, 2);
+    assert_code(&wait(&[]).await, 2);
+}
+
+#[tokio::test]
+async fn a_wait_takes_a_signal_as_the_first_process_of_a_container_must() {
+    let scratch = Scratch::new("wait");
+    let socket = scratch.join("none.sock");
+    let stoker = Stoker::new(["wait", "a", "--agent-timeout", "1h", "--socket"]).args([&socket]);
+    let log = scratch.join("log");
+    let process = Process::start("stoker wait", &stoker.command(), &log);
+    let tries = async || process.log().contains("trying again").then_some(());
+    process.wait_ready("a try", SOON, tries).await;
+    process.terminate();
+    assert_eq!(process.wait(SOON).await.code(), Some(130));
+}
+
+#[tokio::test]
+async fn affinity_is_printed_for_a_list_for_an_agent_and_for_what_is_written() {
+    let scratch = Scratch::new("affinity");
+    let file = scratch
+        .file("list.yaml", list(&["id: vllm, image: \"nginx:1\"", "id: llama, weights: \"s3://m/l/\""]));
+    let written = stoker(["affinity", "image/vllm", "weights/llama"]).await;
+    assert_code(&written, 0);
+    let of_list = Stoker::new(["affinity", "vllm", "llama", "--list"]).args([&file]).output(SOON).await;
+    assert_code(&of_list, 0);
+    assert_eq!(out(&of_list), out(&written));
+    assert!(out(&written).contains("key: image.stoker.dev/vllm"), "{}", said(&written));
+
+    let gpus = Gpus::healthy(1);
+    let mut agent = agent(&gpus);
+    agent.write_list(&std::fs::read_to_string(&file).unwrap());
+    agent.start().await;
+    agent.wait_for("the list", SOON, |status: &Status| status.entries.len() == 2).await;
+    let of_agent =
+        Stoker::new(["affinity", "vllm", "llama", "--socket"]).args([agent.socket()]).output(SOON).await;
+    assert_code(&of_agent, 0);
+    assert_eq!(out(&of_agent), out(&written));
+    agent.stop(SOON).await;
+
+    let unclear = Stoker::new(["affinity", "vllm", "--socket"]).args([agent.socket()]).output(SOON).await;
+    assert_code(&unclear, 1);
+    assert!(err(&unclear).contains("image/vllm or weights/vllm"), "{}", said(&unclear));
+    assert!(unclear.stdout.is_empty());
+    assert_code(&stoker(["affinity", "images/vllm"]).await, 2);
+}
+
 #[tokio::test]
 async fn flags_that_make_no_sense_are_told_before_anything_is_done() {
     for (args, part) in [
         (&["agent"][..], "--list"),
+        (&["agent", "--list", "x", "--list-configmap", "n/x"], "--list-configmap"),
+        (&["agent", "--list-configmap", "n/x"], "spec.nodeName"),
+        (&["agent", "--list-configmap", "n/x", "--node-name", "n", "--once"], "--once"),
+        (&["agent", "--list", "x", "--taint", "node.kubernetes.io/not-ready"], "of your own"),
         (&["agent", "--list", "x", "--gpu-interval", "0"], "--gpu-interval"),
         (&["agent", "--list", "x", "--http", "localhost"], "127.0.0.1:9808"),
         (&["agent", "--list", "x", "--gate", "never"], "--gate"),

@@ -29,7 +29,9 @@ const KEY_WIDTH: usize = 9;
 fn header(status: &Status) -> Vec<(&'static str, String, Paint)> {
     let mut lines = Vec::new();
     let (gpu, list) = (&status.gpu, &status.list);
-    let ready = if status.ready {
+    let ready = if status.ready && status.ready_by.as_deref() == Some("MaxWaitPassed") {
+        ("yes, since --max-wait has passed", Paint::Waiting)
+    } else if status.ready {
         ("yes", Paint::Good)
     } else if status.settled {
         ("not yet", Paint::Waiting)
@@ -64,13 +66,7 @@ fn header(status: &Status) -> Vec<(&'static str, String, Paint)> {
         list.warnings.iter().map(|warning| ("", format!("warning: {}", plain(warning)), Paint::Waiting)),
     );
 
-    if status.labels.is_empty() {
-        lines.push(("Labels", "none".to_owned(), Paint::Plain));
-    }
-    for (index, (key, value)) in status.labels.iter().enumerate() {
-        let title = if index == 0 { "Labels" } else { "" };
-        lines.push((title, format!("{}={}", plain(key), plain(value)), Paint::Plain));
-    }
+    lines.extend(labels(status));
     lines.push((
         "Agent",
         format!("{}, boot {}", plain(&status.version), plain(&status.boot_id)),
@@ -79,13 +75,42 @@ fn header(status: &Status) -> Vec<(&'static str, String, Paint)> {
     lines
 }
 
+/// What the Node carries or is to carry, and what may still be there and is to go.
+fn labels(status: &Status) -> Vec<(&'static str, String, Paint)> {
+    let is_sure = |key: &String| !status.unconfirmed_labels.contains(key);
+    let mut labels: Vec<(String, Paint)> = Vec::new();
+    labels.extend(status.labels.iter().map(|(key, value)| {
+        let label = format!("{}={}", plain(key), plain(value));
+        if is_sure(key) {
+            (label, Paint::Plain)
+        } else {
+            (format!("{label} (the API server has not confirmed it yet)"), Paint::Waiting)
+        }
+    }));
+    let leaving = status.unconfirmed_labels.iter().filter(|key| !status.labels.contains_key(*key));
+    labels.extend(
+        leaving.map(|key| (format!("{} is to go, and may still be there", plain(key)), Paint::Waiting)),
+    );
+    if labels.is_empty() {
+        labels.push(("none".to_owned(), Paint::Plain));
+    }
+    let titles = std::iter::once("Labels").chain(std::iter::repeat(""));
+    titles.zip(labels).map(|(title, (label, paint))| (title, label, paint)).collect()
+}
+
 fn entries(entries: &[Entry]) -> Table<7> {
     let mut table = Table::new(["ID", "KIND", "REQUIRED", "STATE", "PROGRESS", "REVISION", "REASON"]);
     for entry in entries {
         table.row([
             entry.id.as_str().into(),
             entry.kind_word().into(),
-            if entry.required { "yes" } else { "-" }.into(),
+            match (entry.required, entry.requested) {
+                (true, false) => "yes",
+                (true, true) => "yes, asked for",
+                (false, true) => "asked for",
+                (false, false) => "-",
+            }
+            .into(),
             Cell::new(entry.state_word(), state_paint(entry.state)),
             progress(entry).as_str().into(),
             entry.revision.as_deref().map_or("-", format::short).into(),

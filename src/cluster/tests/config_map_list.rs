@@ -20,6 +20,8 @@ enum Answer {
     Events(Vec<Value>, bool),
     Refused(u16),
     Unreachable,
+    /// Neither, for ever.
+    Silent,
 }
 
 #[derive(Clone, Default)]
@@ -37,12 +39,17 @@ impl Server {
         let server = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let answer = server.answer(&request);
-            async move { answer }
+            async move {
+                match answer {
+                    Some(answer) => answer,
+                    None => std::future::pending().await,
+                }
+            }
         });
         kube::Client::new(service, "default")
     }
 
-    fn answer(&self, request: &Request<Body>) -> Result<Response<reqwest::Body>, BoxError> {
+    fn answer(&self, request: &Request<Body>) -> Option<Result<Response<reqwest::Body>, BoxError>> {
         let query = request.uri().query().unwrap_or_default().to_owned();
         self.asked.lock().unwrap().push((Instant::now(), query.clone()));
         let answer = self.answers.lock().unwrap().pop_front().unwrap_or(Answer::Unreachable);
@@ -68,9 +75,10 @@ impl Server {
                 let status = json!({"code": code, "message": "said the server", "status": "Failure"});
                 (code, reqwest::Body::from(status.to_string().into_bytes()))
             }
-            Answer::Unreachable => return Err("connection refused".into()),
+            Answer::Unreachable => return Some(Err("connection refused".into())),
+            Answer::Silent => return None,
         };
-        Ok(Response::builder().status(status).body(body).unwrap())
+        Some(Ok(Response::builder().status(status).body(body).unwrap()))
     }
 
     /// The requests so far: `list`, or the version that was watched from.
@@ -206,6 +214,27 @@ async fn a_broken_watch_is_resumed_and_after_some_tries_the_object_is_read_again
     let mut running = Running::start(&server, dir.path());
     running.lists(&["c"], false).await;
     assert_eq!(asked(&server, 7).await[..7], ["list", "5", "7", "7", "7", "list", "8"]);
+    running.stop().await;
+}
+
+/// That it took long to say nothing is no sign that it works.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_accepts_and_never_answers_is_left_alone_ever_longer() {
+    let mut answers = vec![Answer::Objects(5, vec![map(3, &["a"])])];
+    answers.extend((0..30).map(|_| Answer::Silent));
+    let server = Server::will(answers);
+    let dir = state();
+    let mut running = Running::start(&server, dir.path());
+    running.lists(&["a"], false).await;
+    let began = Instant::now();
+    let asked = asked(&server, 30).await;
+    assert_eq!(asked[..6], ["list", "5", "5", "5", "5", "list"]);
+    let each = began.elapsed() / 30;
+    assert!(
+        each > Duration::from_secs(35),
+        "{each:?} between two tries, of which 30 s are the wait for an answer"
+    );
+    assert!(running.lists.borrow().as_ref().unwrap().errors.is_empty());
     running.stop().await;
 }
 

@@ -32,7 +32,8 @@ kind: Policy
 omitStages: [RequestReceived]
 rules: [{level: Metadata}]
 ";
-/// More than these side by side would only make each slow.
+/// More than these side by side would only make each slow. A test that has one never starts another: two such tests
+/// could wait for each other.
 static ROOM: Semaphore = Semaphore::const_new(2);
 
 /// A control plane with certificates of its own. Dropped, it stops in the order in which nothing lingers: an API
