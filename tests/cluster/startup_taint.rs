@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::parts::{Bed, BedOptions, Fault, FaultProxy, Gpus, Installed, Nginx, NodeHistory, Rule, START, list_of, push_app};
+use crate::parts::{
+    Bed, BedOptions, Fault, FaultProxy, Gpus, Installed, Nginx, NodeHistory, Rule, START, list_of, push_app,
+};
 use crate::workload::{bytes, pod, succeeded};
 
 const OURS: &str = "stoker.dev/not-ready";

@@ -76,7 +76,8 @@ async fn a_a_list_brings_goods_and_labels_and_a_pod_that_prefers_them_starts_the
 
     let pulls = installed.bed.registry.pulls();
     let affinity = affinity(&["image/app", "weights/llama"]).await;
-    let weights = json!({"name": "weights", "hostPath": {"path": "/var/cache/stoker/weights", "type": "Directory"}});
+    let weights =
+        json!({"name": "weights", "hostPath": {"path": "/var/cache/stoker/weights", "type": "Directory"}});
     let spec = json!({"affinity": affinity, "volumes": [weights]});
     let mut server = pod("server", &app.by_tag(), SCRIPT, spec);
     let container = &mut server["spec"]["containers"][0];

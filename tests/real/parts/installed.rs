@@ -153,7 +153,8 @@ impl Installed {
         what: &str,
         condition: impl Fn(&Status) -> bool,
     ) -> Status {
-        self.wait(node, what, START, async || self.status(node).await.filter(|status| condition(status))).await
+        self.wait(node, what, START, async || self.status(node).await.filter(|status| condition(status)))
+            .await
     }
 
     /// The labels of ours on a Node.

@@ -46,7 +46,8 @@ impl Overlay {
 
     /// Has the HTTP port be this one: other clusters on this machine's network may have the usual one.
     pub(crate) fn http_on(self, port: u16) -> Self {
-        let ports = json!([{"$patch": "replace"}, {"name": "http", "containerPort": port, "protocol": "TCP"}]);
+        let ports =
+            json!([{"$patch": "replace"}, {"name": "http", "containerPort": port, "protocol": "TCP"}]);
         let container = json!({"name": "agent", "ports": ports});
         self.env("agent", "STOKER_HTTP", &format!("0.0.0.0:{port}"))
             .patch_pod(&json!({"containers": [container]}))
