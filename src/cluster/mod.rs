@@ -3,9 +3,15 @@
 //! This room reads the document and hands on a [`crate::list::List`]; what the document may say is `list/`'s business. It
 //! never decides what to do about a list, and it never lets one go because its document is missing or broken.
 
+mod client;
+mod error;
 mod last_good;
+mod proxy;
 mod standalone;
 mod standalone_node;
+mod token;
 
+pub use client::{Cluster, ConnectError};
+pub use error::{ClusterError, Fault};
 pub use standalone::spawn_file_list;
 pub use standalone_node::spawn_standalone_node;

@@ -10,13 +10,16 @@
 )]
 
 mod agent;
+mod cluster_access;
 mod containerd;
+mod control_plane;
 mod fault_proxy;
 mod free_port;
 mod gpu;
 mod http;
 mod image;
 mod nginx;
+mod pki;
 mod process;
 mod programs;
 mod push;
@@ -29,6 +32,7 @@ mod wait;
 
 pub(crate) use agent::{Agent, Entry, Status, Stoker};
 pub(crate) use containerd::{Containerd, Options, Version};
+pub(crate) use control_plane::ControlPlane;
 pub(crate) use fault_proxy::{Fault, FaultProxy, Rule, Seen};
 pub(crate) use free_port::FreePort;
 pub(crate) use gpu::Gpus;
