@@ -1,11 +1,13 @@
-//! Where the list comes from, and where it is kept over restarts.
+//! Where the list comes from and where it is kept over restarts; and the own Node, which is told what is warm.
 //!
 //! This room reads the document and hands on a [`crate::list::List`]; what the document may say is `list/`'s business. It
-//! never decides what to do about a list, and it never lets one go because its document is missing or broken.
+//! never decides what to do about a list, and it never lets one go because its document is missing or broken. What the
+//! Node is told is decided by `node/`; it never writes another Node, or a key that isn't ours.
 
 mod client;
 mod error;
 mod last_good;
+mod own_node;
 mod proxy;
 mod standalone;
 mod standalone_node;
@@ -13,5 +15,6 @@ mod token;
 
 pub use client::{Cluster, ConnectError};
 pub use error::{ClusterError, Fault};
+pub use own_node::{NodeSettings, NodeWatches, spawn_node};
 pub use standalone::spawn_file_list;
 pub use standalone_node::spawn_standalone_node;

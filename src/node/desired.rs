@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 
-use super::{BOOT_ID_ANNOTATION, Condition, Report, STATUS_ANNOTATION, conditions, labels, status_annotation};
+use super::{
+    BOOT_ID_ANNOTATION, Condition, Report, STATUS_ANNOTATION, conditions, labels, status_annotation,
+};
 
 /// All that the Node should carry of ours: one state, never a queue of changes.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -80,8 +80,7 @@ pub fn urgency(before: Option<&Desired>, desired: &Desired, on: &OnNode, taints:
         return Urgency::Closes;
     }
     let comes = |key: &str| desired.labels.contains_key(key) && !labels.contains_key(key);
-    let lets_pods_in =
-        before.is_none_or(|before| !before.ready) && difference(desired, on, taints).taints;
+    let lets_pods_in = before.is_none_or(|before| !before.ready) && difference(desired, on, taints).taints;
     if comes(GPU_LABEL) || comes(READY_LABEL) || lets_pods_in { Urgency::Opens } else { Urgency::Routine }
 }
 

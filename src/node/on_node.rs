@@ -54,7 +54,8 @@ mod tests {
         for ours in ["stoker.dev/gpu", "image.stoker.dev/a", "weights.stoker.dev/b"] {
             assert!(is_our_label(ours), "{ours}");
         }
-        for other in ["stoker.dev", "xstoker.dev/a", "stoker.dev.example.com/a", "a.stoker.dev/b", "gpu", ""] {
+        for other in ["stoker.dev", "xstoker.dev/a", "stoker.dev.example.com/a", "a.stoker.dev/b", "gpu", ""]
+        {
             assert!(!is_our_label(other), "{other}");
         }
         assert!(is_our_annotation("stoker.dev/status") && !is_our_annotation("stoker.dev/other"));
