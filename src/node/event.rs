@@ -126,8 +126,8 @@ impl EventBook {
         now: Instant,
     ) -> Option<(Cause, String)> {
         let gpu = &report.gpu;
-        let shut = !gpu.open && !(gpu.phase == GpuPhase::NotApplicable && report.gate_passed);
-        if !shut {
+        let not_needed = gpu.phase == GpuPhase::NotApplicable && report.gate_passed;
+        if gpu.open || not_needed {
             self.shut_since = None;
             return None;
         }
