@@ -5,6 +5,7 @@ mod bed;
 mod control_plane;
 mod list;
 mod manifests;
+mod node;
 #[path = "../real/parts/mod.rs"]
 mod parts;
 mod policy;
