@@ -6,14 +6,14 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, BootState, Inputs, Now, Rooms, Settings, World, plan};
 use crate::cli::{
     AgentArgs, Exit, HttpAddress, ListSource, Look, ProgressDisplay, Status, print_summary, unless_closed,
 };
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, NodeSettings, NodeWatches};
 use crate::containerd::Containerd;
 use crate::image::Puller;
 use crate::list::NodeFacts;
@@ -47,16 +47,24 @@ pub(crate) async fn agent(args: AgentArgs, list: ListSource) -> anyhow::Result<E
     let containerd = Containerd::new(&args.containerd.containerd_address);
     let list_name = list.to_string();
     let (state_dir, allow) = (args.node.state_dir.clone(), args.allow.allow_list()?);
-    let (lists, list_task) = match list {
-        ListSource::File(path) => cluster::spawn_file_list(path, state_dir, allow, stop.clone()),
-        ListSource::ConfigMap { config_map, .. } => {
+    let (lists, list_task, in_cluster) = match list {
+        ListSource::File(path) => {
+            let (lists, task) = cluster::spawn_file_list(path, state_dir, allow, stop.clone());
+            (lists, task, None)
+        }
+        ListSource::ConfigMap { config_map, node } => {
             let cluster = Cluster::connect(args.cluster.kubeconfig.as_deref()).await?;
-            cluster::spawn_config_map_list(cluster, config_map, state_dir, allow, stop.clone())
+            let settings = NodeSettings {
+                name: node,
+                taints: args.cluster.taints.clone(),
+                gate_warn_after: args.cluster.gate_warn_after,
+            };
+            let watching = cluster.clone();
+            let (lists, task) =
+                cluster::spawn_config_map_list(watching, config_map, state_dir, allow, stop.clone());
+            (lists, task, Some((cluster, settings)))
         }
     };
-    // Without a cluster nobody says that the driver is being replaced.
-    let (_holds, holds) = watch::channel(gpu::Hold::No);
-    let (gpus, gpu_task) = gpu::spawn(gpu_config(&args, &boot), holds, stop.clone());
     let (images_handle, images, image_task) = image::spawn(containerd.clone(), watched, stop.clone());
 
     let metrics = Arc::new(Metrics::new());
@@ -64,8 +72,12 @@ pub(crate) async fn agent(args: AgentArgs, list: ListSource) -> anyhow::Result<E
     let rooms = rooms(&args, cache, containerd, images_handle)?;
     let nothing = plan(&World::new(settings.clone()), boot_id.trim(), Now::read()).report;
     let (reports_out, reports) = watch::channel(Arc::new(nothing));
-    let (applied, node_task) = cluster::spawn_standalone_node(reports.clone(), stop.clone());
-    let (_facts, facts) = watch::channel(Some(Arc::new(facts)));
+    let node = match in_cluster {
+        Some((cluster, settings)) => NodeSide::in_cluster(cluster, settings, &reports, &metrics, &stop),
+        None => NodeSide::alone(facts, &reports, &stop),
+    };
+    let NodeSide { applied, facts, holds, task: node_task } = node;
+    let (gpus, gpu_task) = gpu::spawn(gpu_config(&args, &boot), holds, stop.clone());
     let (requested_out, requested) = watch::channel(BTreeSet::new());
     let applied_seen = applied.clone();
     let inputs = Inputs { list: lists, gpu: gpus, images, facts, applied, requested };
@@ -96,6 +108,68 @@ pub(crate) async fn agent(args: AgentArgs, list: ListSource) -> anyhow::Result<E
     stop.cancel();
     tasks.join().await;
     ended
+}
+
+/// What the Node has to do with the rest: what it was told, what it is, and whether its driver is being replaced.
+struct NodeSide {
+    applied: watch::Receiver<Option<Applied>>,
+    facts: watch::Receiver<Option<Arc<NodeFacts>>>,
+    holds: watch::Receiver<gpu::Hold>,
+    task: JoinHandle<()>,
+}
+
+impl NodeSide {
+    /// Without a cluster each label counts as written at once, and nobody says that the driver is being replaced.
+    fn alone(facts: NodeFacts, reports: &watch::Receiver<Arc<Report>>, stop: &CancellationToken) -> Self {
+        let (applied, node_task) = cluster::spawn_standalone_node(reports.clone(), stop.clone());
+        let (facts_out, facts) = watch::channel(Some(Arc::new(facts)));
+        let (hold, holds) = watch::channel(gpu::Hold::No);
+        let task = tokio::spawn(async move {
+            let ended = node_task.await;
+            drop((facts_out, hold));
+            go_on_with(ended);
+        });
+        Self { applied, facts, holds, task }
+    }
+
+    fn in_cluster(
+        cluster: Cluster,
+        settings: NodeSettings,
+        reports: &watch::Receiver<Arc<Report>>,
+        metrics: &Arc<Metrics>,
+        stop: &CancellationToken,
+    ) -> Self {
+        let watches =
+            cluster::spawn_node(cluster, settings, reports.clone(), Arc::clone(metrics), stop.clone());
+        let (NodeWatches { applied, facts }, node_task) = watches;
+        let (tell, holds) = watch::channel(gpu::Hold::No);
+        let mut seen = facts.clone();
+        let task = tokio::spawn(async move {
+            let follow = async {
+                loop {
+                    let facts = seen.borrow_and_update().clone();
+                    // Also when there is none: a word of it ends the one that an agent before this one left behind.
+                    if let Some(facts) = facts {
+                        tell.send_replace(gpu::Hold::from_labels(&facts.labels));
+                    }
+                    if seen.changed().await.is_err() {
+                        return;
+                    }
+                }
+            };
+            go_on_with(tokio::join!(node_task, follow).0);
+        });
+        Self { applied, facts, holds, task }
+    }
+}
+
+/// A task that waited for another dies as that has died.
+fn go_on_with(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        std::panic::resume_unwind(error.into_panic());
+    }
 }
 
 /// Waits until nothing is left to do, then says what is warm.

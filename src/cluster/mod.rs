@@ -1,7 +1,8 @@
-//! Where the list comes from, and where it is kept over restarts.
+//! Where the list comes from and where it is kept over restarts; and the own Node, which is told what is warm.
 //!
 //! This room reads the document and hands on a [`crate::list::List`]; what the document may say is `list/`'s business. It
-//! never decides what to do about a list, and it never lets one go because its document is missing or broken.
+//! never decides what to do about a list, and it never lets one go because its document is missing or broken. What the
+//! Node is told is decided by `node/`; it never writes another Node, or a key that isn't ours.
 
 mod client;
 mod config_map;
@@ -10,6 +11,7 @@ mod error;
 mod kept;
 mod last_good;
 mod leftovers;
+mod own_node;
 mod patience;
 mod proxy;
 mod standalone;
@@ -22,6 +24,7 @@ pub use config_map::{ConfigMapRef, InvalidConfigMapRef};
 pub use config_map_list::spawn_config_map_list;
 pub use error::{ClusterError, Fault};
 pub use leftovers::Leftovers;
+pub use own_node::{NodeSettings, NodeWatches, spawn_node};
 pub use standalone::spawn_file_list;
 pub use standalone_node::spawn_standalone_node;
 pub use uninstall::{Cleaned, UninstallError, agents_running, uninstall};

@@ -1,5 +1,9 @@
+use super::cut::cut;
 use super::{EntryState, Report};
 use crate::types::GpuPhase;
+
+/// Every node's conditions are sent to everyone who watches nodes, so there is a cap, in bytes.
+const MAX_MESSAGE: usize = 1024;
 
 /// A node condition of ours, for people and for controllers that read conditions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +16,14 @@ pub struct Condition {
     pub reason: String,
     /// A sentence.
     pub message: String,
+}
+
+impl Condition {
+    /// The status, as the API server wants it.
+    #[must_use]
+    pub fn status_word(&self) -> &'static str {
+        if self.status { "True" } else { "False" }
+    }
 }
 
 /// Both conditions, as they stand now.
@@ -31,7 +43,7 @@ fn gpu_ready(report: &Report) -> Condition {
         kind: "stoker.dev/GPUReady",
         status: gpu.open && gpu.phase != GpuPhase::NotApplicable,
         reason: format!("{:?}", gpu.reason),
-        message,
+        message: cut(message, MAX_MESSAGE),
     }
 }
 
@@ -53,7 +65,12 @@ fn warm(report: &Report) -> Condition {
             format!("{} of {total} entries are warm; not warm: {shown}{more}", total - cold.len()),
         )
     };
-    Condition { kind: "stoker.dev/Warm", status: reason == "AllWarm", reason: reason.to_owned(), message }
+    Condition {
+        kind: "stoker.dev/Warm",
+        status: reason == "AllWarm",
+        reason: reason.to_owned(),
+        message: cut(message, MAX_MESSAGE),
+    }
 }
 
 #[cfg(test)]

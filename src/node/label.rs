@@ -4,7 +4,7 @@ use super::{EntryState, GoodsKind, Report};
 use crate::types::{EntryId, GpuPhase};
 
 /// The driver, all expected GPUs and the fabric are usable.
-const GPU_LABEL: &str = "stoker.dev/gpu";
+pub(super) const GPU_LABEL: &str = "stoker.dev/gpu";
 
 /// The gate is open and every required entry was warm at some moment of this boot.
 pub const READY_LABEL: &str = "stoker.dev/ready";

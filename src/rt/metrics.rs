@@ -6,6 +6,7 @@ use std::fmt;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::types::ErrorKind;
@@ -38,6 +39,11 @@ pub mod name {
     pub const BUILD_INFO: &str = "stoker_build_info";
     /// 1 once `stoker.dev/ready` was reached. Gauge.
     pub const READY: &str = "stoker_ready";
+    /// Writes to the own Node that ended, by result. Counter.
+    pub const NODE_WRITES: &str = "stoker_node_writes";
+    /// When the API server last confirmed a write to the own Node, in seconds since 1970; 0 before the first of this
+    /// run. A node in a steady state is not written. Gauge.
+    pub const NODE_CONFIRMED: &str = "stoker_node_last_write_timestamp_seconds";
     /// Warm weights whose digests nobody published. Gauge.
     pub const RECORDED: &str = "stoker_entries_recorded";
 }
@@ -88,6 +94,8 @@ pub struct Metrics {
     image_pulls: Family<ResultLabel, Counter>,
     weights_fetches: Family<ResultLabel, Counter>,
     list_invalid: Counter,
+    node_writes: Family<ResultLabel, Counter>,
+    node_confirmed: Gauge,
 }
 
 impl Metrics {
@@ -101,6 +109,8 @@ impl Metrics {
             image_pulls: Family::default(),
             weights_fetches: Family::default(),
             list_invalid: Counter::default(),
+            node_writes: Family::default(),
+            node_confirmed: Gauge::default(),
         };
         for kind in [MetricKind::Image, MetricKind::Weights] {
             drop(metrics.entry_bytes.get_or_create(&kind.label()));
@@ -108,7 +118,7 @@ impl Metrics {
         for kind in KINDS {
             drop(metrics.fetch_retries.get_or_create(&ReasonLabel { reason: kind.label() }));
         }
-        for family in [&metrics.image_pulls, &metrics.weights_fetches] {
+        for family in [&metrics.image_pulls, &metrics.weights_fetches, &metrics.node_writes] {
             drop(family.get_or_create(&ResultLabel { result: OK }));
             for kind in KINDS {
                 drop(family.get_or_create(&ResultLabel { result: kind.label() }));
@@ -124,6 +134,12 @@ impl Metrics {
         registry.register(name::IMAGE_PULLS, "Image pulls that ended", self.image_pulls.clone());
         registry.register(name::WEIGHTS_FETCHES, "Weights fetches that ended", self.weights_fetches.clone());
         registry.register(name::LIST_INVALID, "Lists read that were broken", self.list_invalid.clone());
+        registry.register(name::NODE_WRITES, "Writes to the own Node that ended", self.node_writes.clone());
+        registry.register(
+            name::NODE_CONFIRMED,
+            "When a write to the own Node was last confirmed",
+            self.node_confirmed.clone(),
+        );
         self
     }
 
@@ -150,6 +166,14 @@ impl Metrics {
     /// A list was read that is broken as a whole or in an entry.
     pub fn list_invalid(&self) {
         self.list_invalid.inc();
+    }
+
+    /// A write to the own Node ended.
+    pub fn node_written(&self, result: Result<(), ErrorKind>, now: jiff::Timestamp) {
+        if result.is_ok() {
+            self.node_confirmed.set(now.as_second());
+        }
+        self.node_writes.get_or_create(&result_label(result)).inc();
     }
 
     /// Appends all counters in the OpenMetrics text format, without the `# EOF`.
@@ -218,6 +242,9 @@ mod tests {
         metrics.image_pulled(Ok(()));
         metrics.weights_fetched(Err(ErrorKind::NoSpace));
         metrics.list_invalid();
+        let then = jiff::Timestamp::from_second(1_700_000_000).unwrap();
+        metrics.node_written(Ok(()), then);
+        metrics.node_written(Err(ErrorKind::Denied), then + jiff::SignedDuration::from_secs(1));
         let text = text(&metrics);
         for line in [
             "stoker_entry_bytes_total{kind=\"weights\"} 12",
@@ -227,6 +254,9 @@ mod tests {
             "stoker_weights_fetches_total{result=\"no_space\"} 1",
             "stoker_weights_fetches_total{result=\"ok\"} 0",
             "stoker_list_invalid_total 1",
+            "stoker_node_writes_total{result=\"ok\"} 1",
+            "stoker_node_writes_total{result=\"denied\"} 1",
+            "stoker_node_last_write_timestamp_seconds 1700000000",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }

@@ -7,6 +7,7 @@ mod control_plane;
 mod installed;
 mod list;
 mod manifests;
+mod node;
 #[path = "../real/parts/mod.rs"]
 mod parts;
 mod policy;
