@@ -22,6 +22,7 @@ mod summary;
 mod table;
 mod terminal;
 mod tracker;
+mod uninstall;
 
 pub use agent::AgentArgs;
 pub use client::{Client, ClientError, DEFAULT_SOCKET};
@@ -54,6 +55,7 @@ enum Command {
     Status(StatusArgs),
     Pull(pull::PullArgs),
     Cache(cache::CacheArgs),
+    Uninstall(uninstall::UninstallArgs),
 }
 
 impl Cli {
@@ -68,6 +70,10 @@ impl Cli {
             Command::Check(args) => Ok(check::check(&args, &mut io::stdout().lock())?.into()),
             Command::Cache(args) => cache::run(&args),
             Command::Status(args) => block_on(async { status_exit(status::run(&args).await) }),
+            Command::Uninstall(args) => {
+                self.logs.init(true)?;
+                block_on(async move { uninstall::run(&args).await })
+            }
             Command::Agent(args) => {
                 self.logs.init(args.once)?;
                 block_on(crate::run::agent(*args))

@@ -12,7 +12,7 @@ use kube::client::{Body, ConfigExt as _};
 use kube::config::{Config, InClusterError, Kubeconfig, KubeconfigError};
 use tower::ServiceBuilder;
 
-use super::error::{ClusterError, patience};
+use super::error::{ClusterError, asked_to_wait};
 use super::proxy::{self, Proxy};
 use super::token::TokenFile;
 
@@ -126,6 +126,12 @@ impl Cluster {
         }
     }
 
+    /// A cluster that `client` answers for.
+    #[cfg(test)]
+    pub(super) fn of(client: kube::Client) -> Self {
+        Self { client, server: "https://test".into() }
+    }
+
     /// Where the API server is.
     #[must_use]
     pub fn server(&self) -> &str {
@@ -145,9 +151,14 @@ impl Cluster {
     ) -> Result<T, ClusterError> {
         match tokio::time::timeout(DEADLINE, request).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(ClusterError::of(&self.server, what, &error)),
+            Ok(Err(error)) => Err(self.error(what, &error)),
             Err(_) => Err(ClusterError::late(&self.server, what, DEADLINE)),
         }
+    }
+
+    /// What `error` means for the request, or the watch under way, that is described by `what`.
+    pub(super) fn error(&self, what: &str, error: &kube::Error) -> ClusterError {
+        ClusterError::of(&self.server, what, error)
     }
 }
 
@@ -177,10 +188,9 @@ fn from_kubeconfig(
     kubeconfig: Result<Kubeconfig, KubeconfigError>,
     error: impl Fn(KubeconfigError) -> ConnectError,
 ) -> Result<Configured, ConnectError> {
-    let kubeconfig = kubeconfig.map_err(&error)?;
-    let own_proxy = own_proxy(&kubeconfig);
+    let mut kubeconfig = kubeconfig.map_err(&error)?;
+    let own_proxy = take_proxy(&mut kubeconfig);
     let mut config = Config::try_from(kubeconfig).map_err(&error)?;
-    // Decided here: kube reads NO_PROXY as if it were about the proxy, and the environment's proxy without it.
     config.proxy_url = None;
     let proxy = proxy::find(own_proxy.as_deref(), &config.cluster_url).map_err(|proxy| {
         let server = config.cluster_url.to_string();
@@ -189,12 +199,14 @@ fn from_kubeconfig(
     Ok(Configured { config, proxy })
 }
 
-/// The proxy that the current context's cluster names itself.
-fn own_proxy(kubeconfig: &Kubeconfig) -> Option<String> {
+/// The proxy that the current context's cluster names itself. Another stands there afterwards, so that kube doesn't look
+/// in the environment: it would take the proxy there without regard to `NO_PROXY`, or fail on it.
+fn take_proxy(kubeconfig: &mut Kubeconfig) -> Option<String> {
     let current = kubeconfig.current_context.as_ref()?;
     let context = kubeconfig.contexts.iter().find(|named| named.name == *current)?.context.as_ref()?;
-    let cluster = kubeconfig.clusters.iter().find(|named| named.name == context.cluster)?.cluster.as_ref()?;
-    cluster.proxy_url.clone().filter(|proxy| !proxy.is_empty())
+    let cluster =
+        kubeconfig.clusters.iter_mut().find(|named| named.name == context.cluster)?.cluster.as_mut()?;
+    cluster.proxy_url.replace("http://unused.invalid".to_owned()).filter(|proxy| !proxy.is_empty())
 }
 
 /// Takes a token file over from kube, which reads it once a minute and takes a newline at its end for part of it.
@@ -230,7 +242,7 @@ where
         })
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
-        .map_result(patience)
+        .map_result(asked_to_wait)
         .service(http);
     Ok(kube::Client::new(service, config.default_namespace.clone()))
 }

@@ -70,3 +70,29 @@ async fn a_request_carries_the_token_without_its_newline_and_says_who_asks() {
     let retry_after = Some(Duration::from_secs(3));
     assert_eq!(asked.unwrap_err().fault(), Fault::Throttled { retry_after });
 }
+
+#[tokio::test]
+async fn the_kubeconfigs_proxy_is_asked_for_a_tunnel() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = format!("proxy-url: 'http://me:secret@{}', server: ", listener.local_addr().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("kubeconfig");
+    let text = KUBECONFIG.replace("http://127.0.0.1:1", "https://kube.test:6443");
+    fs::write(&path, text.replace("server: ", &proxy)).unwrap();
+    fs::write(dir.path().join("token"), "t").unwrap();
+    let cluster = Cluster::connect(Some(&path)).await.unwrap();
+    let answer = async {
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let mut seen = [0; 1024];
+        let read = connection.read(&mut seen).await.unwrap();
+        connection.write_all(b"HTTP/1.1 502 Bad Gateway\r\n\r\n").await.unwrap();
+        String::from_utf8_lossy(&seen[..read]).into_owned()
+    };
+    let version = cluster.client().apiserver_version();
+    let (seen, asked) = tokio::join!(answer, cluster.ask("read the version", version));
+    assert!(seen.starts_with("CONNECT kube.test:6443 HTTP/1.1\r\n"), "{seen}");
+    assert!(seen.to_lowercase().contains("proxy-authorization: basic"), "{seen}");
+    let error = asked.unwrap_err();
+    assert!(error.fault() == Fault::Transient && !error.to_string().contains("secret"), "{error}");
+}

@@ -9,9 +9,10 @@ use crate::types::ErrorKind;
 
 /// Why the API server didn't do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
+#[error("could not {what}: {cause}")]
 pub struct ClusterError {
-    message: String,
+    what: String,
+    cause: String,
     fault: Fault,
 }
 
@@ -45,29 +46,33 @@ impl ClusterError {
     /// What became of the request that is described by `what` ("read the Node a").
     pub(super) fn of(server: &str, what: &str, error: &kube::Error) -> Self {
         let fault = fault(error);
-        let message = match error {
+        let cause = match error {
             kube::Error::Api(status) => {
                 let said = if status.message.is_empty() { &status.reason } else { &status.message };
-                format!("could not {what}: the API server says: {said}{}", next_step(fault))
+                format!("the API server says: {said}{}", next_step(fault))
             }
-            _ if matches!(fault, Fault::Throttled { .. }) => {
-                format!("could not {what}: the API server asks for patience")
-            }
+            _ if matches!(fault, Fault::Throttled { .. }) => "the API server asks for patience".to_owned(),
             _ => {
-                let cause = cause(error);
-                format!(
-                    "could not {what}: the API server at {server} can't be asked ({cause}){}",
-                    next_step(fault)
-                )
+                format!("the API server at {server} can't be asked ({}){}", cause(error), next_step(fault))
             }
         };
-        Self { message, fault }
+        Self { what: what.to_owned(), cause, fault }
     }
 
     pub(super) fn late(server: &str, what: &str, after: Duration) -> Self {
-        let after = after.as_secs();
-        let message = format!("could not {what}: the API server at {server} did not answer within {after} s");
-        Self { message, fault: Fault::Transient }
+        let cause = format!("the API server at {server} did not answer within {} s", after.as_secs());
+        Self { what: what.to_owned(), cause, fault: Fault::Transient }
+    }
+
+    /// A watch that ended before its time.
+    pub(super) fn cut(what: &str) -> Self {
+        let cause = "the API server, or something before it, ended it early".to_owned();
+        Self { what: what.to_owned(), cause, fault: Fault::Transient }
+    }
+
+    /// The message without what was asked for.
+    pub(super) fn cause(&self) -> &str {
+        &self.cause
     }
 
     /// What to make of it.
@@ -106,8 +111,8 @@ fn fault(error: &kube::Error) -> Fault {
             let retry_after = (asked > 0).then(|| Duration::from_secs(asked.into()));
             fault_of_status(status.code, retry_after)
         }
-        kube::Error::Service(error) => match error.downcast_ref::<Patience>() {
-            Some(Patience { status, retry_after }) => fault_of_status(status.as_u16(), *retry_after),
+        kube::Error::Service(error) => match error.downcast_ref::<AskedToWait>() {
+            Some(AskedToWait { status, retry_after }) => fault_of_status(status.as_u16(), *retry_after),
             None => Fault::Transient,
         },
         kube::Error::HyperError(_) | kube::Error::ReadEvents(_) => Fault::Transient,
@@ -145,13 +150,13 @@ fn cause(error: &kube::Error) -> String {
 /// An answer with `Retry-After`: kube drops the header, and the API server's own words with it say no more.
 #[derive(Debug, thiserror::Error)]
 #[error("status {status}, with a time to wait")]
-pub(super) struct Patience {
+pub(super) struct AskedToWait {
     status: StatusCode,
     retry_after: Option<Duration>,
 }
 
 /// Makes an answer that asks for patience an error that says for how long.
-pub(super) fn patience<B, E: Into<BoxError>>(
+pub(super) fn asked_to_wait<B, E: Into<BoxError>>(
     answer: Result<Response<B>, E>,
 ) -> Result<Response<B>, BoxError> {
     let answer = answer.map_err(Into::into)?;
@@ -161,7 +166,7 @@ pub(super) fn patience<B, E: Into<BoxError>>(
     }
     let seconds = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     match seconds.map(Duration::from_secs) {
-        Some(retry_after) => Err(Patience { status, retry_after: Some(retry_after) }.into()),
+        Some(retry_after) => Err(AskedToWait { status, retry_after: Some(retry_after) }.into()),
         None => Ok(answer),
     }
 }
@@ -214,10 +219,10 @@ mod tests {
         };
         let wanted = Fault::Throttled { retry_after: Some(Duration::from_secs(7)) };
         for status in [429, 503] {
-            let error = patience(answer(status, Some("7"))).unwrap_err();
+            let error = asked_to_wait(answer(status, Some("7"))).unwrap_err();
             assert_eq!(fault(&kube::Error::Service(error)), wanted);
         }
-        assert!(patience(answer(503, None)).is_ok() && patience(answer(200, Some("7"))).is_ok());
-        assert!(patience(answer(429, Some("Tue, 01 Jan 2030 00:00:00 GMT"))).is_ok());
+        assert!(asked_to_wait(answer(503, None)).is_ok() && asked_to_wait(answer(200, Some("7"))).is_ok());
+        assert!(asked_to_wait(answer(429, Some("Tue, 01 Jan 2030 00:00:00 GMT"))).is_ok());
     }
 }

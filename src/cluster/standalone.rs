@@ -15,8 +15,8 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::last_good;
-use crate::list::{AllowList, List, MAX_BYTES, merge, without_document};
+use super::kept::{KeptList, apart};
+use crate::list::{AllowList, List, MAX_BYTES};
 
 /// How often the file is looked at, and how long it must have been left alone before it's believed.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -46,23 +46,9 @@ async fn follow(mut file: FileList, sender: watch::Sender<Option<Arc<List>>>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let looked = tokio::task::spawn_blocking(move || {
-            file.look(SystemTime::now());
-            file
-        });
-        file = match looked.await {
-            Ok(file) => file,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            // The runtime is shutting down.
-            Err(_) => return,
-        };
-        sender.send_if_modified(|published| {
-            let changed = *published != file.list;
-            if changed {
-                published.clone_from(&file.list);
-            }
-            changed
-        });
+        let Some(looked) = apart(file, |file| file.look(SystemTime::now())).await else { return };
+        file = looked;
+        file.kept.publish(&sender);
     }
 }
 
@@ -70,18 +56,11 @@ async fn follow(mut file: FileList, sender: watch::Sender<Option<Arc<List>>>) {
 #[derive(Debug)]
 struct FileList {
     path: PathBuf,
-    state_dir: PathBuf,
-    allow: AllowList,
-    list: Option<Arc<List>>,
-    /// What is in the state directory.
-    stored: Option<Arc<List>>,
-    loaded: bool,
+    kept: KeptList,
     /// What the last look saw.
     seen: Option<Sight>,
-    /// What `list` was made of, if it had been left alone long enough then.
+    /// What the list was made of, if it had been left alone long enough then.
     taken: Option<Sight>,
-    /// Why it couldn't be stored, as it was last warned about.
-    unstored: Option<String>,
 }
 
 /// What is at the path.
@@ -105,104 +84,38 @@ struct Identity {
 
 impl FileList {
     fn new(path: PathBuf, state_dir: PathBuf, allow: AllowList) -> Self {
-        Self {
-            path,
-            state_dir,
-            allow,
-            list: None,
-            stored: None,
-            loaded: false,
-            seen: None,
-            taken: None,
-            unstored: None,
-        }
+        let kept = KeptList::new(path.display().to_string(), state_dir, allow);
+        Self { path, kept, seen: None, taken: None }
     }
 
     /// Looks at the file and takes it over if it has changed and has settled. A file that is just being written may be
     /// a valid list with entries missing, so it isn't believed before it was left alone for an interval, unless there
     /// is nothing to lose yet.
     fn look(&mut self, now: SystemTime) {
-        if !self.loaded {
-            self.loaded = true;
-            self.stored = last_good::load(&self.state_dir, &self.allow).map(Arc::new);
-        }
+        self.kept.load();
         let sight = Sight::of(&self.path);
         let settled = self.seen.as_ref() == Some(&sight) || sight.is_old(now);
         let unchanged = self.taken.as_ref() == Some(&sight);
         self.seen = Some(sight.clone());
-        let nothing_to_lose = self.before().is_none_or(|list| list.entries.is_empty());
+        let nothing_to_lose = self.kept.before().is_none_or(|list| list.entries.is_empty());
         if !unchanged && (settled || nothing_to_lose) {
             self.take(sight, settled);
         }
-        self.store();
-    }
-
-    fn before(&self) -> Option<&List> {
-        self.list.as_deref().or(self.stored.as_deref())
+        self.kept.store();
     }
 
     fn take(&mut self, sight: Sight, settled: bool) {
-        let list = match &sight {
-            Sight::Nothing(reason) => self.without_document(reason),
+        match &sight {
+            Sight::Nothing(reason) => self.kept.take_nothing(reason),
             Sight::File(identity) => match read(&self.path, *identity) {
-                Ok(Some(text)) => merge(self.before(), &text, &self.allow),
+                Ok(Some(text)) => self.kept.take_document(&text),
                 // It changed meanwhile: the next look tells.
                 Ok(None) => return,
-                Err(error) => self.without_document(&error.to_string()),
+                Err(error) => self.kept.take_nothing(&error.to_string()),
             },
-        };
+        }
         // What was read too early is read once more.
         self.taken = settled.then_some(sight);
-        if self.list.as_deref() != Some(&list) {
-            report(&self.path, &list);
-            self.list = Some(Arc::new(list));
-        }
-    }
-
-    fn without_document(&self, reason: &str) -> List {
-        let error = format!(
-            "the list can't be read from {}: {reason}; the last good list is kept until there is one",
-            self.path.display()
-        );
-        without_document(self.before(), error, &self.allow)
-    }
-
-    /// Stores the list if that isn't done yet. A state directory that can't be written costs only what a restart would
-    /// need, so the list is used all the same.
-    fn store(&mut self) {
-        let Some(list) = self.list.as_ref().filter(|list| self.stored.as_ref() != Some(*list)) else {
-            return;
-        };
-        match last_good::store(&self.state_dir, list) {
-            Ok(()) => {
-                self.stored = Some(Arc::clone(list));
-                self.unstored = None;
-            }
-            Err(error) => {
-                let error = error.to_string();
-                if self.unstored.as_ref() != Some(&error) {
-                    let state_dir = self.state_dir.display();
-                    tracing::warn!(%state_dir, error, "the list can't be stored; a restart may not find it");
-                    self.unstored = Some(error);
-                }
-            }
-        }
-    }
-}
-
-fn report(path: &Path, list: &List) {
-    let path = path.display();
-    tracing::info!(%path, entries = list.entries.len(), paused = list.paused, "the list has changed");
-    for error in &list.errors {
-        tracing::error!(%path, "{error}");
-    }
-    for listed in &list.entries {
-        for error in listed.errors() {
-            tracing::error!(%path, entry = %listed.id(), "{error}");
-        }
-    }
-    for warning in &list.warnings {
-        tracing::warn!(%path, "{warning}");
     }
 }
 

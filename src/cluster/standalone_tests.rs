@@ -194,7 +194,7 @@ fn a_file_that_is_being_written_is_not_believed() {
     let path = dir.path().join("list.yaml");
     let mut file = FileList::new(path.clone(), dir.path().join("state"), AllowList::default());
     let ids = |file: &FileList| {
-        let list = file.list.clone().unwrap();
+        let list = file.kept.before().unwrap().clone();
         list.entries.iter().map(|listed| listed.id().to_string()).collect::<Vec<_>>()
     };
     // Long before any change of the file: as if each look came right after the write.
@@ -227,7 +227,7 @@ fn a_list_that_was_read_early_is_read_once_more() {
     fs::write(&path, document(&["a"])).unwrap();
     let mut file = FileList::new(path, dir.path().join("state"), AllowList::default());
     file.look(SystemTime::UNIX_EPOCH);
-    assert!(file.list.is_some() && file.taken.is_none());
+    assert!(file.kept.before().is_some() && file.taken.is_none());
     file.look(SystemTime::UNIX_EPOCH);
     assert!(file.taken.is_some());
 }

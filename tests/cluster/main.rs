@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
 mod bed;
+mod list;
 mod node;
 #[path = "../real/parts/mod.rs"]
 mod parts;
+mod uninstall;

@@ -1,0 +1,97 @@
+use std::time::Duration;
+
+use super::error::Fault;
+
+const FIRST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// A server may ask for patience, but not for for ever.
+const LONGEST_ASKED: Duration = Duration::from_secs(600);
+
+/// How long to leave the API server alone after a failure. With jitter over the whole of it: thousands of agents lose
+/// an API server in the same instant, and must not find it again in the same one. Never gives up.
+///
+/// Failures to reach it and answers that refuse are counted apart: what an API server says after it was away for long
+/// needs no long wait.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Patience {
+    unanswered: u32,
+    refused: u32,
+}
+
+impl Patience {
+    /// Counts a failure and says how long to wait. `random` is uniform in `0.0..1.0`.
+    pub(super) fn after(&mut self, fault: Fault, random: f64) -> Duration {
+        let (count, asked) = match fault {
+            Fault::Transient => (&mut self.unanswered, None),
+            Fault::Throttled { retry_after } => (&mut self.unanswered, retry_after),
+            Fault::Unauthorized
+            | Fault::Denied
+            | Fault::NotFound
+            | Fault::Conflict
+            | Fault::Invalid
+            | Fault::Expired
+            | Fault::Broken => (&mut self.refused, None),
+        };
+        *count = count.saturating_add(1);
+        let full = FIRST.saturating_mul(1 << (*count - 1).min(10)).min(LONGEST);
+        asked.unwrap_or_default().min(LONGEST_ASKED) + full.mul_f64(random.clamp(0.0, 1.0))
+    }
+
+    /// How often in a row it couldn't be reached.
+    pub(super) fn unanswered(&self) -> u32 {
+        self.unanswered
+    }
+
+    /// Forgets the failures.
+    pub(super) fn worked(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_half_a_minute_and_may_be_short() {
+        let mut patience = Patience::default();
+        let waits: Vec<_> = (0..7).map(|_| patience.after(Fault::Transient, 1.0).as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(patience.after(Fault::Transient, 0.0), Duration::ZERO);
+        assert_eq!(patience.unanswered(), 8);
+        patience.worked();
+        assert_eq!(patience.after(Fault::Transient, 1.0), FIRST);
+    }
+
+    #[test]
+    fn an_answer_after_a_long_silence_needs_no_long_wait() {
+        let mut patience = Patience::default();
+        for _ in 0..9 {
+            patience.after(Fault::Transient, 1.0);
+        }
+        assert_eq!(patience.after(Fault::Expired, 1.0), FIRST);
+        assert_eq!(
+            patience.after(Fault::Denied, 1.0),
+            2 * FIRST,
+            "answers that refuse are no way to ask faster"
+        );
+    }
+
+    #[test]
+    fn a_server_that_asks_for_patience_gets_it_and_no_crowd_after_it() {
+        let asked = |seconds| Fault::Throttled { retry_after: Some(Duration::from_secs(seconds)) };
+        let mut patience = Patience::default();
+        assert_eq!(patience.after(asked(7), 1.0), Duration::from_secs(8));
+        assert_eq!(patience.after(asked(7), 0.0), Duration::from_secs(7));
+        assert!(patience.after(asked(1 << 40), 1.0) < Duration::from_secs(700));
+    }
+
+    #[test]
+    fn no_number_of_failures_overflows() {
+        let mut patience = Patience { unanswered: u32::MAX - 1, refused: u32::MAX };
+        assert_eq!(patience.after(Fault::Transient, 1.0), LONGEST);
+        assert_eq!(patience.after(Fault::Transient, 1.0), LONGEST);
+        assert_eq!(patience.after(Fault::Denied, 1.0), LONGEST);
+    }
+}
