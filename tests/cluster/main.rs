@@ -2,11 +2,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
 mod bed;
+mod broken_list;
 mod control_plane;
+mod installed;
 mod list;
 mod manifests;
 mod node;
 #[path = "../real/parts/mod.rs"]
 mod parts;
 mod policy;
+mod removal;
+mod rollout;
+mod startup_taint;
 mod uninstall;
+mod warm_pod;
+mod workload;

@@ -69,6 +69,11 @@ impl Bed {
         bed
     }
 
+    /// The names of its nodes.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        self.nodes.iter().map(BedNode::name).collect()
+    }
+
     /// A node.
     pub(crate) fn node(&self, name: &str) -> &BedNode {
         let node = self.nodes.iter().find(|node| node.name() == name);

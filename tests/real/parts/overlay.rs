@@ -44,6 +44,15 @@ impl Overlay {
         self.patch_pod(&json!({"containers": [{"name": container, "env": env}]}))
     }
 
+    /// Has the HTTP port be this one: other clusters on this machine's network may have the usual one.
+    pub(crate) fn http_on(self, port: u16) -> Self {
+        let ports =
+            json!([{"$patch": "replace"}, {"name": "http", "containerPort": port, "protocol": "TCP"}]);
+        let container = json!({"name": "agent", "ports": ports});
+        self.env("agent", "STOKER_HTTP", &format!("0.0.0.0:{port}"))
+            .patch_pod(&json!({"containers": [container]}))
+    }
+
     /// Has no HTTP port and no probes. For nodes that share one network: only one agent can have the port.
     pub(crate) fn without_http(self) -> Self {
         let without = json!({
