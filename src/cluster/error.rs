@@ -64,6 +64,12 @@ impl ClusterError {
         Self { what: what.to_owned(), cause, fault: Fault::Transient }
     }
 
+    /// A watch that ended before its time.
+    pub(super) fn cut(what: &str) -> Self {
+        let cause = "the API server, or something before it, ended it early".to_owned();
+        Self { what: what.to_owned(), cause, fault: Fault::Transient }
+    }
+
     /// The message without what was asked for.
     pub(super) fn cause(&self) -> &str {
         &self.cause

@@ -2,7 +2,7 @@
 //!
 //! This room reads the document and hands on a [`crate::list::List`]; what the document may say is `list/`'s business. It
 //! never decides what to do about a list, and it never lets one go because its document is missing or broken. What the
-//! Node is told is decided by `node/`; it never writes another Node, or a key that isn't ours.
+//! Node is told is decided by `node/`. The agent's part of it never writes another Node; no part writes what isn't ours.
 
 mod client;
 mod config_map;

@@ -102,6 +102,8 @@ fn pairs(labels: &Labels) -> Pairs {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn labels(pairs: &[(&str, &str)]) -> Labels {
@@ -190,5 +192,77 @@ mod tests {
         let applied = ledger.applied(7).unwrap();
         assert_eq!(applied.values("a").collect::<Vec<_>>(), ["1", "2", "3"]);
         assert_eq!((applied.labels, applied.labels_version), (labels(&[("a", "1")]), 7));
+    }
+
+    /// What happens to a ledger and to the Node that it is about.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Answered(u8),
+        Refused(u8),
+        Lost(u8),
+        /// A write without an answer is carried out after all.
+        Lands(usize),
+        Passes(u64),
+        Seen,
+        Read,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0..12u8).prop_map(Step::Answered),
+            (0..12u8).prop_map(Step::Refused),
+            (0..12u8).prop_map(Step::Lost),
+            (0..4usize).prop_map(Step::Lands),
+            (0..60u64).prop_map(Step::Passes),
+            Just(Step::Seen),
+            Just(Step::Read),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_label_ever_stands_that_is_not_told(steps in proptest::collection::vec(step(), 0..40)) {
+            let set = |bits: u8| -> Labels {
+                let keys = (0..2).filter(|bit| bits & (1 << bit) != 0);
+                keys.map(|bit| (bit.to_string(), (bits >> 2).to_string())).collect()
+            };
+            let mut now = Instant::now();
+            let (mut node, mut lost) = (Labels::new(), Vec::new());
+            let mut ledger = Ledger::default();
+            ledger.seen(&node);
+            for step in steps {
+                match step {
+                    Step::Answered(bits) => {
+                        ledger.sends(&set(bits));
+                        node = set(bits);
+                        prop_assert!(pairs(&node).is_subset(&may_stand(&ledger)));
+                        ledger.answered(&node);
+                    }
+                    Step::Refused(bits) => {
+                        ledger.sends(&set(bits));
+                        ledger.refused();
+                    }
+                    Step::Lost(bits) => {
+                        ledger.sends(&set(bits));
+                        lost.push((set(bits), now + Duration::from_secs(34)));
+                        ledger.lost(now);
+                    }
+                    Step::Lands(at) if at < lost.len() => {
+                        let (labels, until) = lost.remove(at);
+                        if now <= until {
+                            node = labels;
+                        }
+                    }
+                    Step::Lands(_) => {}
+                    Step::Passes(seconds) => now += Duration::from_secs(seconds),
+                    Step::Seen => ledger.seen(&node),
+                    Step::Read => ledger.read(&node, now),
+                }
+                prop_assert!(pairs(&node).is_subset(&may_stand(&ledger)));
+            }
+            let settled = ledger.read_at().unwrap_or(now).max(now);
+            ledger.read(&node, settled);
+            prop_assert_eq!(may_stand(&ledger), pairs(&node));
+        }
     }
 }

@@ -24,7 +24,7 @@ use crate::node::{Applied, Report};
 use crate::rt::Metrics;
 use requests::Requests;
 use telling::Teller;
-use watching::Sight;
+use watching::{Sight, Watcher};
 use writer::Writer;
 
 /// Which Node is ours, and how it's treated.
@@ -72,12 +72,14 @@ pub fn spawn_node(
     let task = tokio::spawn(async move {
         let (sights_out, sights) = watch::channel(Sight::NotYet);
         let teller = Teller::new(cluster.clone(), settings.clone());
-        let requests = Requests::new(cluster.clone(), &settings.name);
-        let writer = Writer::new(requests, settings.taints, applied_out, metrics);
+        let watcher =
+            Watcher { cluster: cluster.clone(), name: &settings.name, sights: sights_out, facts: facts_out };
+        let requests = Requests::new(cluster, &settings.name);
+        let writer = Writer::new(requests, settings.taints.clone(), applied_out, metrics);
         // All of them are dropped together: a request that is cut off is as one without an answer.
         tokio::select! {
             () = stop.cancelled() => {}
-            () = watching::watch(cluster, &settings.name, &sights_out, &facts_out) => {}
+            () = watcher.run() => {}
             () = writer.run(reports.clone(), sights.clone()) => {}
             () = teller.run(reports, sights) => {}
         }
