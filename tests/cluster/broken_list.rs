@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::parts::{Bed, Installed, Nginx, NodeHistory, START, list_of};
+use crate::parts::{AGENT, Bed, Installed, Nginx, NodeHistory, START, Status, list_of};
 use crate::workload::bytes;
 
 const BROKEN: [&str; 4] = [
@@ -45,6 +45,13 @@ async fn d_a_broken_list_and_a_broken_entry_drop_nothing_and_are_told_everywhere
         assert_eq!(status.labels, labels, "{document:?}");
     }
     told(&installed, "ListInvalid: ").await;
+
+    // An agent that starts while the list is broken goes on with what it kept.
+    installed.bed.node("node-a").kill9(AGENT);
+    let again = |list: &Value| list["errors"].as_array().is_some_and(|errors| !errors.is_empty());
+    let knows = |status: &Status| status.all_warm() && status.entries.len() == 2 && again(&status.list);
+    let status = installed.wait_status("node-a", "a new agent to know all", knows).await;
+    assert_eq!(status.labels, labels);
 
     // An object that is gone is no empty list either.
     installed

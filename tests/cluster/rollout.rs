@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::parts::{Bed, FaultProxy, Installed, Nginx, NodeHistory, START, Seen, stoker_image};
+use crate::parts::{AGENT, Bed, FaultProxy, Installed, Nginx, NodeHistory, START, Seen, stoker_image};
 use crate::workload::bytes;
-
-const AGENT: &str = "stoker agent --list-configmap";
 
 /// The bytes that were asked for: blobs of the image at the registry, ranges of files at the store. The one byte that
 /// tells a file's version isn't among them.

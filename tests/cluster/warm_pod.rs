@@ -55,6 +55,17 @@ async fn a_a_list_brings_goods_and_labels_and_a_pod_that_prefers_them_starts_the
     assert_eq!(labels["weights.stoker.dev/llama"], revision(&files));
     assert_eq!(installed.labels("node-b").await, [].into(), "only its own Node is written to");
 
+    let said = async || {
+        let node = installed.node("node-a").await;
+        assert_eq!(
+            node["metadata"]["annotations"]["stoker.dev/boot-id"],
+            node["status"]["nodeInfo"]["bootID"]
+        );
+        let conditions = node["status"]["conditions"].as_array()?;
+        let is_true = |kind| conditions.iter().any(|one| one["type"] == kind && one["status"] == "True");
+        (is_true("stoker.dev/GPUReady") && is_true("stoker.dev/Warm")).then_some(())
+    };
+    installed.wait("node-a", "the conditions", START, said).await;
     let node = installed.bed.node("node-a");
     assert!(node.images().await.contains(&app.by_tag()));
     let snapshots = node.ctr(&["snapshots", "ls"]).await;

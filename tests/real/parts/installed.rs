@@ -19,6 +19,8 @@ use super::wait::{START, within_asking};
 
 /// The namespace of all that is installed.
 pub(crate) const NAMESPACE: &str = "stoker-system";
+/// The words by which its process is known among those of a node's pods.
+pub(crate) const AGENT: &str = "stoker agent --list-configmap";
 /// The list of a test that has nothing to list yet.
 pub(crate) const EMPTY: &str = "apiVersion: stoker.dev/v1\nkind: PrefetchList\nentries: []\n";
 
