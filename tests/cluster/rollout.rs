@@ -26,6 +26,12 @@ fn said(node: &Value) -> BTreeMap<String, String> {
             serde_json::from_value(metadata[field].clone()).unwrap_or_default();
         said.extend(all.into_iter().filter(|(key, _)| key.contains("stoker.dev/")));
     }
+    for condition in node["status"]["conditions"].as_array().into_iter().flatten() {
+        let kind = condition["type"].as_str().unwrap_or_default();
+        if kind.starts_with("stoker.dev/") {
+            said.insert(kind.to_owned(), condition.to_string());
+        }
+    }
     said
 }
 
@@ -42,6 +48,8 @@ async fn e_an_agent_that_is_killed_and_then_updated_changes_no_label_and_fetches
     let keys = ["image.stoker.dev/app", "stoker.dev/gpu", "stoker.dev/ready", "weights.stoker.dev/model"];
     let labels = installed.wait_labels("node-a", &keys).await;
     installed.wait_status("node-a", "nothing left to do", |status| status.done).await;
+    let complete = async || (said(&installed.node("node-a").await).len() == labels.len() + 4).then_some(());
+    installed.wait("node-a", "two annotations and two conditions", START, complete).await;
     let requests = fetched(&installed, &store);
     assert!(requests.len() > 4, "{requests:?}");
     let body_bytes = store.body_bytes();
