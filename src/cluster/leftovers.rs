@@ -1,8 +1,7 @@
 use k8s_openapi::api::core::v1::Node;
 use serde_json::{Value, json};
 
-/// Whose every label on a Node is ours.
-const LABEL_DOMAINS: [&str; 3] = ["stoker.dev", "image.stoker.dev", "weights.stoker.dev"];
+use crate::node::is_our_label;
 
 /// Whose every annotation, condition and taint on a Node is ours.
 const DOMAIN: &str = "stoker.dev";
@@ -23,12 +22,11 @@ pub struct Leftovers {
 impl Leftovers {
     /// What of ours is on `node`, with the taints in `taints` alone.
     pub(super) fn on(node: &Node, taints: &[String]) -> Self {
-        let ours = |key: &&String, domains: &[&str]| domains.iter().any(|domain| is_of(key, domain));
         let labels = node.metadata.labels.iter().flat_map(|labels| labels.keys());
         let annotations = node.metadata.annotations.iter().flat_map(|annotations| annotations.keys());
         Self {
-            labels: labels.filter(|key| ours(key, &LABEL_DOMAINS)).cloned().collect(),
-            annotations: annotations.filter(|key| ours(key, &[DOMAIN])).cloned().collect(),
+            labels: labels.filter(|key| is_our_label(key)).cloned().collect(),
+            annotations: annotations.filter(|key| is_of(key, DOMAIN)).cloned().collect(),
             conditions: condition_types(node).filter(|kind| is_of(kind, DOMAIN)).map(str::to_owned).collect(),
             taints: taint_keys(node)
                 .filter(|key| taints.iter().any(|taint| taint == key))
