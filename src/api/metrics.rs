@@ -10,7 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::node::{EntryState, GoodsKind, Report};
+use crate::node::{EntryReport, EntryState, GoodsKind, Reason, Report};
 use crate::rt::Metrics;
 use crate::rt::metrics::name;
 
@@ -51,12 +51,14 @@ fn gauges(report: &Report) -> Registry {
     info.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
     registry.register(name::BUILD_INFO, "The version that runs", info);
     let recorded = report.entries.iter().filter(|entry| entry.revision.is_some() && !entry.verified).count();
-    let numbers: [(&str, &str, i64); 7] = [
+    let broken = report.entries.iter().filter(|entry| is_broken(entry)).count();
+    let numbers: [(&str, &str, i64); 8] = [
         (name::READY, "Whether stoker.dev/ready was reached in this boot", report.ready.into()),
         (name::GPU_GATE_OPEN, "Whether the GPU gate is open", report.gpu.open.into()),
         (name::GPU_DEVICES, "GPUs that answered the last probe", report.gpu.devices.into()),
         (name::GPU_EXPECTED, "GPUs that should answer", report.gpu.expected.into()),
         (name::LIST_ERRORS, "Problems of the list as a whole", count(report.list.errors.len())),
+        (name::LIST_BROKEN_ENTRIES, "Entries that the newest list says badly", count(broken)),
         (name::LIST_STALE, "Whether the list is past its validUntil", report.list.stale.into()),
         (name::RECORDED, "Warm entries that no published digest vouches for", count(recorded)),
     ];
@@ -66,6 +68,12 @@ fn gauges(report: &Report) -> Registry {
         registry.register(name, help, gauge);
     }
     registry
+}
+
+/// One that was good once is worked on as it was then: its state alone doesn't tell.
+fn is_broken(entry: &EntryReport) -> bool {
+    let outdated = |reason: &Reason| reason.code == Reason::LAST_GOOD_VERSION;
+    entry.state == EntryState::Invalid || entry.reason.as_ref().is_some_and(outdated)
 }
 
 /// All combinations, with their zeros: a state that is left must not linger at its last value.
@@ -193,6 +201,20 @@ mod tests {
         }
         assert!(text.ends_with("# EOF\n"));
         assert_eq!(text.matches("# EOF").count(), 1);
+    }
+
+    #[test]
+    fn an_entry_that_is_kept_as_it_was_once_good_counts_as_broken() {
+        let mut report = sample::report();
+        let broken = |report: &Report| {
+            let text = render(&Metrics::new(), report, None).unwrap();
+            let value = text.lines().find_map(|line| line.strip_prefix("stoker_list_broken_entries "));
+            value.unwrap().parse::<usize>().unwrap()
+        };
+        let before = broken(&report);
+        let warm = report.entries.iter_mut().find(|entry| entry.state == EntryState::Warm).unwrap();
+        warm.reason = Some(Reason::new(Reason::LAST_GOOD_VERSION, "weights: unknown scheme"));
+        assert_eq!(broken(&report), before + 1);
     }
 
     #[test]

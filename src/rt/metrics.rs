@@ -27,6 +27,8 @@ pub mod name {
     pub const GPU_EXPECTED: &str = "stoker_gpu_expected_devices";
     /// Problems of the list as a whole now. Gauge.
     pub const LIST_ERRORS: &str = "stoker_list_errors";
+    /// Entries that the newest list says badly, whether or not they were good once. Gauge.
+    pub const LIST_BROKEN_ENTRIES: &str = "stoker_list_broken_entries";
     /// 1 while the list is past its validUntil. Gauge.
     pub const LIST_STALE: &str = "stoker_list_stale";
     /// Lists read that were broken. Counter.

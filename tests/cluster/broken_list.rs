@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::parts::{Bed, Installed, Nginx, NodeHistory, START, list_of};
+use crate::parts::{AGENT, Bed, Installed, Nginx, NodeHistory, START, Status, list_of};
 use crate::workload::bytes;
 
 const BROKEN: [&str; 4] = [
@@ -27,7 +27,9 @@ async fn d_a_broken_list_and_a_broken_entry_drop_nothing_and_are_told_everywhere
     let history = NodeHistory::follow(&installed.bed.control, "node-a").await;
 
     let mut read = installed.metric("stoker_list_invalid_total").await.expect("a counter");
-    assert_eq!(installed.metric("stoker_list_errors").await, Some(0.0));
+    for name in ["stoker_list_errors", "stoker_list_broken_entries"] {
+        assert_eq!(installed.metric(name).await, Some(0.0), "{name}");
+    }
     for document in BROKEN {
         installed.apply_list(document).await;
         let more = async || installed.metric("stoker_list_invalid_total").await.filter(|now| *now > read);
@@ -43,6 +45,13 @@ async fn d_a_broken_list_and_a_broken_entry_drop_nothing_and_are_told_everywhere
         assert_eq!(status.labels, labels, "{document:?}");
     }
     told(&installed, "ListInvalid: ").await;
+
+    // An agent that starts while the list is broken goes on with what it kept.
+    installed.bed.node("node-a").kill9(AGENT);
+    let again = |list: &Value| list["errors"].as_array().is_some_and(|errors| !errors.is_empty());
+    let knows = |status: &Status| status.all_warm() && status.entries.len() == 2 && again(&status.list);
+    let status = installed.wait_status("node-a", "a new agent to know all", knows).await;
+    assert_eq!(status.labels, labels);
 
     // An object that is gone is no empty list either.
     installed
@@ -65,7 +74,8 @@ async fn d_a_broken_list_and_a_broken_entry_drop_nothing_and_are_told_everywhere
     let why = entry.reason.as_ref().expect("a reason");
     assert_eq!((&*entry.state, &*why.code), ("Warm", "LastGoodVersion"));
     assert!(why.message.contains("ftp"), "{why:?}");
-    assert!(installed.metric("stoker_list_errors").await.is_some_and(|errors| errors > 0.0));
+    assert_eq!(installed.metric("stoker_list_errors").await, Some(0.0), "as a whole it can be read");
+    assert_eq!(installed.metric("stoker_list_broken_entries").await, Some(1.0));
     let annotated = async || {
         let node = installed.node("node-a").await;
         let text = node["metadata"]["annotations"]["stoker.dev/status"].as_str()?.to_owned();

@@ -36,11 +36,15 @@ echo read
 "#;
 
 #[tokio::test]
-async fn a_a_list_brings_goods_and_labels_and_a_pod_that_prefers_them_starts_there_without_pulling() {
+async fn a_the_list_brings_goods_and_labels_and_a_pod_that_prefers_them_starts_there_without_pulling() {
     let s3 = S3::start().await;
     let files = model(&s3).await;
     let bed = Bed::start(&["node-a"]).await;
     bed.control.fake_node("node-b").await;
+    // More room than any real node has.
+    let room = json!({"cpu": "10000", "memory": "100Ti", "pods": "110"});
+    let room = json!({"status": {"capacity": room, "allocatable": room}});
+    bed.control.call("PATCH", "/api/v1/nodes/node-b/status", Some(&room)).await;
     let installed = Installed::on_with(bed, Gpus::healthy(2), EMPTY, |overlay| {
         s3.env().into_iter().fold(overlay, |overlay, (name, value)| overlay.env("agent", name, &value))
     })
@@ -55,6 +59,17 @@ async fn a_a_list_brings_goods_and_labels_and_a_pod_that_prefers_them_starts_the
     assert_eq!(labels["weights.stoker.dev/llama"], revision(&files));
     assert_eq!(installed.labels("node-b").await, [].into(), "only its own Node is written to");
 
+    let said = async || {
+        let node = installed.node("node-a").await;
+        assert_eq!(
+            node["metadata"]["annotations"]["stoker.dev/boot-id"],
+            node["status"]["nodeInfo"]["bootID"]
+        );
+        let conditions = node["status"]["conditions"].as_array()?;
+        let is_true = |kind| conditions.iter().any(|one| one["type"] == kind && one["status"] == "True");
+        (is_true("stoker.dev/GPUReady") && is_true("stoker.dev/Warm")).then_some(())
+    };
+    installed.wait("node-a", "the conditions", START, said).await;
     let node = installed.bed.node("node-a");
     assert!(node.images().await.contains(&app.by_tag()));
     let snapshots = node.ctr(&["snapshots", "ls"]).await;

@@ -8,6 +8,7 @@ mod object;
 mod requests;
 mod taints;
 mod telling;
+mod trouble;
 mod watching;
 mod writer;
 

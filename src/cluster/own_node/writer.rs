@@ -9,6 +9,7 @@ use super::super::{ClusterError, Fault};
 use super::backoff::Backoff;
 use super::object::{ObjectVersion, on_node};
 use super::requests::Requests;
+use super::trouble::Trouble;
 use super::watching::Sight;
 use crate::node::{
     Applied, Desired, Difference, LANDS_WITHIN, Ledger, OnNode, Pace, Report, Strays, difference, urgency,
@@ -37,7 +38,7 @@ pub(super) struct Writer {
     server: Backoff,
     /// After a refusal, for each kind of write: one that is refused doesn't hold up the others.
     refused: [Backoff; 3],
-    problem: Option<String>,
+    trouble: Trouble,
 }
 
 #[derive(Debug)]
@@ -47,8 +48,8 @@ struct Known {
 }
 
 /// The kinds of writes, in their order: a pod that is let in must find the labels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
     Keys,
     Taints,
     Conditions,
@@ -83,7 +84,7 @@ impl Writer {
             written: None,
             server: Backoff::default(),
             refused: <[Backoff; 3]>::default(),
-            problem: None,
+            trouble: Trouble::default(),
         }
     }
 
@@ -214,16 +215,16 @@ impl Writer {
                     self.ledger.read(&known.on.labels, asked);
                 }
                 self.doubt = false;
-                self.answers();
+                self.answers(None);
             }
             Err(error) if error.fault() == Fault::NotFound => {
                 self.forget();
                 self.doubt = false;
-                self.answers();
+                self.answers(None);
             }
             Err(error) => {
                 self.server.failed(error.fault(), Instant::now(), fastrand::f64());
-                self.tell(&error);
+                self.tell(None, &error);
             }
         }
     }
@@ -314,13 +315,13 @@ impl Writer {
     fn went_well(&mut self, part: Part) {
         self.metrics.node_written(Ok(()), jiff::Timestamp::now());
         self.refused[part as usize].succeeded();
-        self.answers();
+        self.answers(Some(part));
     }
 
-    fn answers(&mut self) {
+    fn answers(&mut self, part: Option<Part>) {
         self.server.succeeded();
-        if self.problem.take().is_some() {
-            tracing::info!(node = self.requests.name(), "the Node can be reached again");
+        if self.trouble.is_over(part) {
+            tracing::info!(node = self.requests.name(), "the Node can be written again");
         }
     }
 
@@ -328,9 +329,11 @@ impl Writer {
     fn went_wrong(&mut self, part: Part, error: &ClusterError) -> bool {
         let now = Instant::now();
         self.metrics.node_written(Err(error.kind()), jiff::Timestamp::now());
-        self.tell(error);
         let fault = error.fault();
         let concerns_this_part = matches!(fault, Fault::Denied | Fault::Broken);
+        let server_is_away =
+            matches!(fault, Fault::Transient | Fault::Throttled { .. } | Fault::Unauthorized);
+        self.tell((!server_is_away).then_some(part), error);
         match fault {
             Fault::Denied | Fault::Broken => self.refused[part as usize].failed(fault, now, fastrand::f64()),
             Fault::Transient | Fault::Throttled { .. } | Fault::Unauthorized => {
@@ -345,12 +348,10 @@ impl Writer {
         concerns_this_part
     }
 
-    /// Once for each problem, not once for each try.
-    fn tell(&mut self, error: &ClusterError) {
+    fn tell(&mut self, part: Option<Part>, error: &ClusterError) {
         let text = error.to_string();
-        if self.problem.as_ref() != Some(&text) {
+        if self.trouble.is_new(part, &text) {
             tracing::warn!(node = self.requests.name(), "{text}; trying again");
-            self.problem = Some(text);
         }
     }
 }

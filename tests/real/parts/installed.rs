@@ -19,6 +19,8 @@ use super::wait::{START, within_asking};
 
 /// The namespace of all that is installed.
 pub(crate) const NAMESPACE: &str = "stoker-system";
+/// The words by which its process is known among those of a node's pods.
+pub(crate) const AGENT: &str = "stoker agent --list-configmap";
 /// The list of a test that has nothing to list yet.
 pub(crate) const EMPTY: &str = "apiVersion: stoker.dev/v1\nkind: PrefetchList\nentries: []\n";
 
@@ -45,7 +47,8 @@ impl Installed {
         Self::on_with(bed, Gpus::healthy(2), EMPTY, |overlay| overlay).await
     }
 
-    /// The same with these GPUs, this list and more in the overlay.
+    /// The same with these GPUs, this list and more in the overlay: [`Overlay::without_http`] where there are several
+    /// nodes, since they share one network.
     pub(crate) async fn on_with(
         bed: Bed,
         gpus: Gpus,
@@ -65,8 +68,9 @@ impl Installed {
         let installed = Self { bed, gpus, image, overlay, http };
         installed.apply().await;
         installed.apply_list(list).await;
-        let node = installed.bed.names()[0].to_owned();
-        installed.agent_ready(&node).await;
+        for node in installed.bed.names() {
+            installed.agent_ready(node).await;
+        }
         installed
     }
 

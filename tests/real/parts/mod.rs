@@ -50,7 +50,7 @@ pub(crate) use fault_proxy::{Fault, FaultProxy, Rule, Seen};
 pub(crate) use free_port::FreePort;
 pub(crate) use gpu::Gpus;
 pub(crate) use image::{BuiltImage, BuiltLayer, ImageBuilder, Kind, Layer};
-pub(crate) use installed::{EMPTY, Installed, list_of, push_app};
+pub(crate) use installed::{AGENT, EMPTY, Installed, list_of, push_app};
 pub(crate) use killed_run::{hold_when_told, leaves_nothing_when_killed};
 pub(crate) use leftovers::left_of;
 pub(crate) use nginx::Nginx;
