@@ -4,6 +4,8 @@
 mod bed;
 mod broken_list;
 mod control_plane;
+mod gate;
+mod image_removed;
 mod installed;
 mod list;
 mod manifests;
