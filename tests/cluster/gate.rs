@@ -77,8 +77,8 @@ async fn upgrade_state(installed: &Installed, state: &str) {
     installed.bed.control.kubectl_ok(&["label", "--overwrite", "node", "node-a", &label]).await;
 }
 
-/// The GPU operator replaces the driver: its label alone closes the gate, though the driver answers still, and nobody
-/// asks the driver for as long as the label says so.
+/// The GPU operator replaces the driver: its label closes the gate, though the driver answers still, and nobody asks
+/// the driver for as long as the label says so.
 async fn an_upgrade_closes_and_nobody_probes(installed: &Installed) {
     upgrade_state(installed, "drain-required").await;
     installed.wait_labels("node-a", &GOODS).await;
