@@ -4,10 +4,14 @@
 mod bed;
 mod broken_list;
 mod control_plane;
+mod driver_taint;
+mod gate;
+mod image_removed;
 mod installed;
 mod list;
 mod manifests;
 mod node;
+mod outage;
 #[path = "../real/parts/mod.rs"]
 mod parts;
 mod policy;

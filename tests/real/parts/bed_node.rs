@@ -226,12 +226,15 @@ esac
 }
 
 fn containerd_config(pause: &str) -> String {
-    // All the rest is as containerd has it by itself. restrict_oom_score_adj: without CAP_SYS_RESOURCE a sandbox's
-    // negative score can't be set. disable_apparmor: a profile would stay in this machine's kernel.
+    // All the rest is as containerd has it by itself. config_path: by itself it reads nothing about registries.
+    // restrict_oom_score_adj: without CAP_SYS_RESOURCE a sandbox's negative score can't be set. disable_apparmor: a
+    // profile would stay in this machine's kernel.
     format!(
         r#"version = 3
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
   sandbox = "{pause}"
+[plugins.'io.containerd.cri.v1.images'.registry]
+  config_path = "/etc/containerd/certs.d"
 [plugins.'io.containerd.cri.v1.runtime']
   restrict_oom_score_adj = true
   disable_apparmor = true

@@ -52,6 +52,19 @@ impl Gpus {
         self.answer(r#"{"init": 9}"#);
     }
 
+    /// A shell script that loads it as [`Self::load_driver`] does, for a pod that installs drivers. It needs `mkdir`,
+    /// `mv`, and [`Self::directory`] at the same path.
+    pub(crate) fn loading_script(&self) -> String {
+        let (module, driver) = (self.sysfs.join("module/nvidia"), self.scratch.join("driver"));
+        let (module, driver) = (module.display(), driver.display());
+        format!(
+            "set -eu\nmkdir -p {module}\necho {} > {module}/version\n\
+             echo '{{\"devices\": {}}}' > {driver}/loaded.json\nmv {driver}/loaded.json {driver}/nvml-standin.json\n",
+            standin::VERSION,
+            self.count
+        )
+    }
+
     /// Has the library answer as this script says (`tests/nvml-standin/src/script.rs`), from its next init on.
     pub(crate) fn answer(&self, script: &str) {
         self.standin.answer(script);
