@@ -44,7 +44,23 @@ pub fn status_annotation(report: &Report) -> String {
         let status = Status { entries: entries.collect(), more: report.entries.len() - kept };
         serde_json::to_string(&status).unwrap_or_default()
     };
-    (0..=report.entries.len()).rev().map(json).find(|json| json.len() <= MAX_BYTES).unwrap_or_default()
+    // Each entry adds more than the count without it takes away, so the length grows with what is kept.
+    json(most(report.entries.len(), |kept| json(kept).len() <= MAX_BYTES))
+}
+
+/// The largest number up to `all` that fits, when each below one that fits does too. Zero always fits. It looks at few:
+/// each look writes out what it's about, and a list may have thousands of entries.
+fn most(all: usize, mut fits: impl FnMut(usize) -> bool) -> usize {
+    let (mut most, mut too_many) = (0, all + 1);
+    while too_many - most > 1 {
+        let half = most.midpoint(too_many);
+        if fits(half) {
+            most = half;
+        } else {
+            too_many = half;
+        }
+    }
+    most
 }
 
 #[cfg(test)]
@@ -72,5 +88,18 @@ mod tests {
         let kept = value["entries"].as_object().unwrap().len();
         assert!(json.len() <= MAX_BYTES && kept > 10);
         assert_eq!(value["more"], 200 - kept);
+        assert!(json.len() + 80 > MAX_BYTES, "no less than fits: {}", json.len());
+    }
+
+    #[test]
+    fn a_long_list_takes_few_looks() {
+        for (all, fitting) in [(0, 0), (1, 0), (1, 1), (64, 63), (4096, 73), (4096, 4096)] {
+            let mut looks = 0;
+            let found = most(all, |kept| {
+                looks += 1;
+                kept <= fitting
+            });
+            assert!(found == fitting && looks <= 13, "{found} of {all} in {looks} looks");
+        }
     }
 }
