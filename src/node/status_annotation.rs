@@ -39,7 +39,9 @@ pub fn status_annotation(report: &Report) -> String {
     let json = |kept: usize| {
         let entries = report.entries.iter().take(kept).map(|entry| {
             let reason = entry.reason.as_ref().map(|reason| reason.code.as_str());
-            (entry.id.as_str(), EntryStatus { state: entry.state, reason })
+            // Else each node would be written twice for each try.
+            let state = if entry.is_tried_again() { EntryState::Failed } else { entry.state };
+            (entry.id.as_str(), EntryStatus { state, reason })
         });
         let status = Status { entries: entries.collect(), more: report.entries.len() - kept };
         serde_json::to_string(&status).unwrap_or_default()
@@ -75,6 +77,18 @@ mod tests {
         report.entries = vec![entry("a", GoodsKind::Image, EntryState::Failed)];
         report.entries[0].reason = Some(Reason::new("NotFound", "…"));
         assert_eq!(status_annotation(&report), r#"{"entries":{"a":{"state":"Failed","reason":"NotFound"}}}"#);
+    }
+
+    #[test]
+    fn another_try_changes_nothing() {
+        let mut report = report();
+        report.entries = vec![entry("a", GoodsKind::Image, EntryState::Failed)];
+        report.entries[0].reason = Some(Reason::new("NotFound", "…"));
+        let failed = status_annotation(&report);
+        report.entries[0].state = EntryState::Fetching;
+        assert_eq!(status_annotation(&report), failed);
+        report.entries[0].reason = Some(Reason::new(Reason::LAST_GOOD_VERSION, "…"));
+        assert!(status_annotation(&report).contains("Fetching"));
     }
 
     #[test]
