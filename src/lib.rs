@@ -3,14 +3,14 @@
 //! The long tasks, and what each is told and tells (`run.rs` wires them):
 //!
 //! ```text
-//! file ──────────────▶ list task ──watch<Arc<List>>────┐
+//! ConfigMap or file ─▶ list task ──watch<Arc<List>>────┐
 //! NVML child process ▶ gpu task ───watch<GpuState>─────┤
 //! containerd events ─▶ image task ─watch<Arc<Images>>──┤
 //!                                                      ▼
 //!      jobs (JoinSet) ◀──Step──── AGENT ────watch<Arc<Report>>──▶ node task
 //!           └───────Outcome─────▶   │ ──────────────────────────▶ gRPC and HTTP tasks
 //!                                   ▲
-//!      node task ───────────────watch<Applied>
+//!      node task ───────────────watch<Applied>, watch<NodeFacts>
 //! ```
 
 pub mod agent;
