@@ -12,8 +12,8 @@ use super::ready::{gate_is_open, max_wait_left};
 use super::removals::{Leaving, Saying, Wanted, removals};
 use super::slots::Slots;
 use super::standing::{
-    CLOCK_TOLERANCE, Hold, Standing, check_due, entry_hold, is_stale, kind, moves, node_hold, source,
-    standing,
+    CLOCK_TOLERANCE, Hold, Standing, check_due, entry_hold, failed_before, is_stale, kind, moves, node_hold,
+    source, standing,
 };
 use super::step::Step;
 use super::wake::Wake;
@@ -198,6 +198,7 @@ impl Planner<'_> {
         placed.report.verified = stands.verified;
         if let Some(job) = self.world.jobs.get(&entry.id) {
             placed.report.progress = (!stands.satisfied).then(|| Arc::clone(&job.progress));
+            placed.report.reason = self.why_again(list, entry);
             return placed;
         }
         let due = check_due(self.world, list, entry, stands, self.now);
@@ -229,16 +230,25 @@ impl Planner<'_> {
             None if free.take(kind(&entry.goods)) => {
                 let progress = Arc::new(Progress::default());
                 placed.report.progress = (!stands.satisfied).then(|| Arc::clone(&progress));
+                placed.report.reason = self.why_again(list, entry);
                 self.steps.push(Step::Ensure { entry: Arc::clone(entry), recheck: due, progress });
             }
-            None if !stands.satisfied => {
-                placed.report.state = EntryState::Pending;
-                placed.report.reason =
-                    Some(Reason::new("Queued", "entries before it in the order of work are being fetched"));
+            None => {
+                let again = self.why_again(list, entry);
+                if !stands.satisfied {
+                    let failed = again.is_some();
+                    placed.report.state = if failed { EntryState::Failed } else { EntryState::Pending };
+                }
+                placed.report.reason = again.or_else(|| (!stands.satisfied).then(queued));
             }
-            None => {}
         }
         placed
+    }
+
+    /// Until another try has ended, what it's tried again for stays said: else it would be news each time.
+    fn why_again(&self, list: &List, entry: &Entry) -> Option<Reason> {
+        let Reason { code, message } = &failed_before(self.world, list, entry)?.reason;
+        Some(Reason::new(code, format!("trying again; the try before failed: {message}")))
     }
 
     fn report(&self, entry: &Entry, state: EntryState, reason: Option<Reason>) -> EntryReport {
@@ -317,6 +327,10 @@ fn invalid(listed: &Listed) -> Placed {
         progress: None,
     };
     Placed { report, ended: true }
+}
+
+fn queued() -> Reason {
+    Reason::new("Queued", "entries before it in the order of work are being fetched")
 }
 
 fn over_limit() -> Reason {

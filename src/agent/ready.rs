@@ -15,6 +15,7 @@ pub(super) fn gate_is_open(world: &World) -> bool {
 
 /// Whether `stoker.dev/ready` is reached now, by this report, and why.
 ///
+/// It holds for the whole boot, so a list that was stored before that isn't enough: what is required now must be known.
 /// `--max-wait` bounds how long entries keep a node closed, whatever the reason: they fail, the list is paused or past
 /// its `validUntil`, or there never was one that can be read. It never overrules the gate.
 #[must_use]
@@ -24,7 +25,8 @@ pub(super) fn ready_by(world: &World, report: &Report, now: Now) -> Option<Ready
     }
     let mut required =
         report.entries.iter().filter(|entry| entry.required && entry.state != EntryState::Skipped);
-    if report.list.known && required.all(|entry| entry.state == EntryState::Warm) {
+    let knows_the_list = report.list.known && world.list.as_ref().is_some_and(|list| list.current);
+    if knows_the_list && required.all(|entry| entry.state == EntryState::Warm) {
         Some(ReadyBy::AllWarm)
     } else if max_wait_left(world, now) == Some(Duration::ZERO) {
         Some(ReadyBy::MaxWaitPassed)

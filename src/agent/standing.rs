@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::ready::gate_is_open;
-use super::world::{GateMode, Now, World};
+use super::world::{Failure, GateMode, Now, World};
 use crate::list::{Entry, Goods, ImageGoods, List, WeightsGoods};
 use crate::node::{EntryState, GoodsKind, Reason, goods_label};
 use crate::types::{GpuPhase, Revision};
@@ -154,9 +154,7 @@ pub(super) fn is_expired(entry: &Entry, now: Now) -> bool {
 /// Why this entry isn't started, beside what holds the whole node: its store is away, it failed lately, or what it
 /// would replace is still spoken of.
 pub(super) fn entry_hold(world: &World, list: &List, entry: &Entry, now: Now) -> Option<Hold> {
-    if let Some(failure) = world.failures.get(&entry.id)
-        && *failure.entry == *entry
-        && failure.content == list.content
+    if let Some(failure) = failed_before(world, list, entry)
         && failure.retry_at.is_none_or(|at| at > now.monotonic)
     {
         return Some(Hold {
@@ -192,6 +190,12 @@ pub(super) fn entry_hold(world: &World, list: &List, entry: &Entry, now: Now) ->
         (Goods::Image(_), Some(_), _) | (Goods::Weights(_), _, Some(_)) => return None,
     };
     Some(Hold { state: EntryState::Pending, reason, until: None, for_good: false })
+}
+
+/// How it failed last, if it's the same entry in the same list.
+pub(super) fn failed_before<'w>(world: &'w World, list: &List, entry: &Entry) -> Option<&'w Failure> {
+    let failure = world.failures.get(&entry.id)?;
+    (*failure.entry == *entry && failure.content == list.content).then_some(failure)
 }
 
 /// Whether the node's label may still name a revision of these weights that isn't the current one. The cache keeps

@@ -193,7 +193,7 @@ impl Agent {
     }
 
     fn count_broken_list(&self) {
-        let Some(list) = &self.world.list else { return };
+        let Some(list) = self.world.list.as_ref().filter(|list| list.current) else { return };
         let broken = list.entries.iter().map(Listed::errors).filter(|errors| !errors.is_empty()).count();
         if broken > 0 || !list.errors.is_empty() {
             self.metrics.list_invalid();

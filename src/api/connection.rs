@@ -1,10 +1,12 @@
 //! Bounds on connections: anybody on the node may connect, so how many there are, and how long one that only
 //! costs lives, isn't left to them.
 
+use std::collections::HashMap;
 use std::future::Future as _;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,6 +21,9 @@ use tonic::transport::server::Connected;
 const UNIX_CONNECTIONS: usize = 128;
 /// HTTP connections at once.
 const HTTP_CONNECTIONS: usize = 256;
+/// Of these from one address; more are hung up on. In a cluster every pod reaches this port, and one that takes all
+/// connections would keep kubelet's liveness probe out, which restarts the agent.
+const HTTP_FROM_ONE: usize = 32;
 /// One request and its answer; both are small. It's short, so that whoever holds connections open can't keep a
 /// liveness probe out.
 const HTTP_LIFETIME: Duration = Duration::from_secs(10);
@@ -35,6 +40,42 @@ pub(super) struct Connection<S> {
     /// Whether the deadline is for the first byte only, and not for all there is.
     until_first_byte: bool,
     _counted: OwnedSemaphorePermit,
+    _from: Option<FromOne>,
+}
+
+/// How many connections there are from each address that has any.
+type Peers = Arc<Mutex<HashMap<IpAddr, usize>>>;
+
+/// One connection from an address, counted while it's open.
+#[derive(Debug)]
+struct FromOne {
+    peers: Peers,
+    address: IpAddr,
+}
+
+impl FromOne {
+    /// `None` when there are as many from this address as there may be.
+    fn count(peers: &Peers, address: IpAddr) -> Option<Self> {
+        let mut open = peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let from_one = open.entry(address).or_default();
+        if *from_one == HTTP_FROM_ONE {
+            return None;
+        }
+        *from_one += 1;
+        Some(Self { peers: Arc::clone(peers), address })
+    }
+}
+
+impl Drop for FromOne {
+    fn drop(&mut self) {
+        let mut open = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(from_one) = open.get_mut(&self.address) {
+            *from_one -= 1;
+            if *from_one == 0 {
+                open.remove(&self.address);
+            }
+        }
+    }
 }
 
 /// Accepts gRPC connections, for ever.
@@ -51,7 +92,7 @@ pub(super) fn unix_connections(
                 Err(error) => pause_after(&error).await,
             }
         };
-        let connection = Connection::new(stream, UNIX_SILENCE, true, counted);
+        let connection = Connection::new(stream, UNIX_SILENCE, true, (counted, None));
         Some((Ok(connection), (listener, slots)))
     })
 }
@@ -61,11 +102,12 @@ pub(super) fn unix_connections(
 pub(super) struct HttpConnections {
     listener: TcpListener,
     slots: Arc<Semaphore>,
+    peers: Peers,
 }
 
 impl HttpConnections {
     pub(super) fn new(listener: TcpListener) -> Self {
-        Self { listener, slots: Arc::new(Semaphore::new(HTTP_CONNECTIONS)) }
+        Self { listener, slots: Arc::new(Semaphore::new(HTTP_CONNECTIONS)), peers: Peers::default() }
     }
 }
 
@@ -80,7 +122,8 @@ impl axum::serve::Listener for HttpConnections {
         loop {
             match self.listener.accept().await {
                 Ok((stream, address)) => {
-                    return (Connection::new(stream, HTTP_LIFETIME, false, counted), address);
+                    let Some(from) = FromOne::count(&self.peers, address.ip()) else { continue };
+                    return (Connection::new(stream, HTTP_LIFETIME, false, (counted, Some(from))), address);
                 }
                 Err(error) => pause_after(&error).await,
             }
@@ -101,9 +144,14 @@ async fn pause_after(error: &io::Error) {
 }
 
 impl<S> Connection<S> {
-    fn new(stream: S, within: Duration, until_first_byte: bool, counted: OwnedSemaphorePermit) -> Self {
+    fn new(
+        stream: S,
+        within: Duration,
+        until_first_byte: bool,
+        (counted, from): (OwnedSemaphorePermit, Option<FromOne>),
+    ) -> Self {
         let deadline = Some(Box::pin(tokio::time::sleep(within)));
-        Self { stream, deadline, until_first_byte, _counted: counted }
+        Self { stream, deadline, until_first_byte, _counted: counted, _from: from }
     }
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -204,12 +252,41 @@ mod tests {
     async fn more_connections_than_slots_wait_for_one_to_end() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut connections = HttpConnections { listener, slots: Arc::new(Semaphore::new(1)) };
+        let mut connections =
+            HttpConnections { slots: Arc::new(Semaphore::new(1)), ..HttpConnections::new(listener) };
         let _clients =
             (TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap());
         let first = axum::serve::Listener::accept(&mut connections).await;
         assert_eq!(connections.slots.available_permits(), 0);
         drop(first);
         axum::serve::Listener::accept(&mut connections).await;
+    }
+
+    #[tokio::test]
+    async fn one_address_leaves_room_for_the_others() {
+        let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let from = async |address: [u8; 4]| {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind((address, 0).into()).unwrap();
+            socket.connect(([127, 0, 0, 1], port).into()).await.unwrap()
+        };
+        let mut connections = HttpConnections::new(listener);
+        let mut greedy = Vec::new();
+        for _ in 0..HTTP_FROM_ONE {
+            let client = from([127, 0, 0, 2]).await;
+            greedy.push((client, axum::serve::Listener::accept(&mut connections).await));
+        }
+        let mut one_too_many = from([127, 0, 0, 2]).await;
+        let _other = from([127, 0, 0, 3]).await;
+        let (_probe, address) = axum::serve::Listener::accept(&mut connections).await;
+        assert_eq!(address.ip(), IpAddr::from([127, 0, 0, 3]));
+        assert_eq!(one_too_many.read(&mut [0]).await.unwrap_or_default(), 0, "hung up on");
+        greedy.pop();
+        let _again = from([127, 0, 0, 2]).await;
+        let (again, address) = axum::serve::Listener::accept(&mut connections).await;
+        assert_eq!(address.ip(), IpAddr::from([127, 0, 0, 2]));
+        drop((greedy, again));
+        assert_eq!(connections.peers.lock().unwrap().len(), 1, "what is closed is forgotten");
     }
 }

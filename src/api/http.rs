@@ -108,7 +108,7 @@ fn awaited(report: &Report) -> Option<&'static str> {
     } else if report.gpu.reason == GpuReason::NotProbedYet {
         Some("the first GPU probe")
     } else {
-        Some("containerd's images and the cache to be read")
+        Some("containerd's images, the cache and, in a cluster, the Node to be read")
     }
 }
 
@@ -172,7 +172,9 @@ mod tests {
         let (sender, door) = door(Report { settled: false, ..sample::report() });
         let answers = get(door.clone(), &["/readyz"]).await;
         assert_eq!(answers[0].0, 503);
-        assert!(answers[0].1.ends_with("waiting for containerd's images and the cache to be read\n"));
+        assert!(answers[0].1.ends_with(
+            "waiting for containerd's images, the cache and, in a cluster, the Node to be read\n"
+        ));
         sender.send(Arc::new(sample::report())).unwrap();
         assert_eq!(get(door, &["/readyz"]).await[0].0, 200);
     }

@@ -53,7 +53,11 @@ fn gauges(report: &Report) -> Registry {
     let recorded = report.entries.iter().filter(|entry| entry.revision.is_some() && !entry.verified).count();
     let broken = report.entries.iter().filter(|entry| is_broken(entry)).count();
     let numbers: [(&str, &str, i64); 8] = [
-        (name::READY, "Whether stoker.dev/ready was reached in this boot", report.ready.into()),
+        (
+            name::READY,
+            "Whether stoker.dev/ready was reached in this boot and the gate is open",
+            report.ready.into(),
+        ),
         (name::GPU_GATE_OPEN, "Whether the GPU gate is open", report.gpu.open.into()),
         (name::GPU_DEVICES, "GPUs that answered the last probe", report.gpu.devices.into()),
         (name::GPU_EXPECTED, "GPUs that should answer", report.gpu.expected.into()),

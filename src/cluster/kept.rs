@@ -37,10 +37,11 @@ impl KeptList {
         }
     }
 
-    /// Makes the stored list the list while there is no other.
+    /// Makes the stored list the list while there is no other; until the document was looked for it isn't current.
     pub(super) fn go_on_with_stored(&mut self) {
         if self.list.is_none() {
-            self.list.clone_from(&self.stored);
+            let stored = self.stored.as_deref().cloned();
+            self.list = stored.map(|stored| Arc::new(List { current: false, ..stored }));
         }
     }
 
@@ -65,18 +66,19 @@ impl KeptList {
     }
 
     fn take(&mut self, list: List) {
-        if self.list.as_deref() != Some(&list) {
-            self.report(&list);
-            self.list = Some(Arc::new(list));
+        if self.list.as_deref() == Some(&list) {
+            return;
         }
+        if self.stored.as_deref() != Some(&list) {
+            self.report(&list);
+        }
+        self.list = Some(Arc::new(list));
     }
 
     /// Stores the list if that isn't done yet. A state directory that can't be written costs only what a restart would
     /// need, so the list is used all the same.
     pub(super) fn store(&mut self) {
-        let Some(list) = self.list.as_ref().filter(|list| self.stored.as_ref() != Some(*list)) else {
-            return;
-        };
+        let Some(list) = self.list.as_ref().filter(|_| self.is_unstored()) else { return };
         match last_good::store(&self.state_dir, list) {
             Ok(()) => {
                 self.stored = Some(Arc::clone(list));
@@ -95,7 +97,7 @@ impl KeptList {
 
     /// Whether the list as it is isn't stored yet.
     pub(super) fn is_unstored(&self) -> bool {
-        self.list.is_some() && self.list != self.stored
+        self.list.as_ref().is_some_and(|list| list.current && self.stored.as_ref() != Some(list))
     }
 
     /// Publishes the list, if it's another than the last one.

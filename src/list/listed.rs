@@ -25,6 +25,9 @@ pub struct List {
     /// Whether some document, this one or one before it, could be read as a whole. If not, that nothing is listed
     /// means nothing: nobody knows what should be here.
     pub known: bool,
+    /// Whether the document was looked for in this run of the agent. If not, this is what a run before has stored: it's
+    /// worked from, but what has been listed since isn't known yet.
+    pub current: bool,
     /// SHA-256 of the newest document's bytes, or `None` when none was ever read.
     pub content: Option<Digest>,
 }
@@ -93,6 +96,7 @@ impl List {
             errors: Vec::new(),
             warnings: Vec::new(),
             known: true,
+            current: true,
             content: None,
         }
     }

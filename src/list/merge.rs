@@ -57,6 +57,7 @@ pub fn merge(previous: Option<&List>, text: &[u8], allow: &AllowList) -> List {
         errors,
         warnings,
         known: true,
+        current: true,
         content,
     }
 }
@@ -78,7 +79,7 @@ pub fn recheck(list: &List, allow: &AllowList) -> List {
 fn kept(previous: Option<&List>, allow: &AllowList) -> List {
     let unknown = || List { known: false, ..List::empty() };
     let last = previous.map_or_else(unknown, |list| recheck(list, allow));
-    List { removals_held: true, ..last }
+    List { removals_held: true, current: true, ..last }
 }
 
 /// Problems outside the entries, and those of entries whose id can't be read: these have no other place to be told.

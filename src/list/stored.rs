@@ -129,6 +129,7 @@ pub fn from_json(text: &[u8]) -> Result<List, StoredListError> {
         errors: stored.errors,
         warnings: stored.warnings,
         known: stored.known.unwrap_or(stored.content.is_some()),
+        current: true,
         content: stored.content,
     })
 }

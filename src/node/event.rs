@@ -228,7 +228,7 @@ fn failed_for_good(entry: &EntryReport) -> bool {
         ErrorKind::Cancelled,
         ErrorKind::Local,
     ];
-    entry.state == EntryState::Failed
+    (entry.state == EntryState::Failed || entry.is_tried_again())
         && entry
             .reason
             .as_ref()

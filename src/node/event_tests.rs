@@ -95,6 +95,26 @@ async fn each_problem_is_told_once_while_it_lasts_and_again_when_it_comes_back()
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_entry_that_fails_again_and_again_is_told_once() {
+    let mut told = Told::new();
+    let mut report = open();
+    told.due(&report);
+    report.entries = vec![broken("a", EntryState::Failed, "NotFound", "no such tag")];
+    assert_eq!(told.reasons(&report), ["EntryFailed"]);
+    for _ in 0..10 {
+        for state in [EntryState::Fetching, EntryState::Failed] {
+            report.entries[0].state = state;
+            tokio::time::advance(Duration::from_secs(450)).await;
+            assert!(told.due(&report).is_empty());
+        }
+    }
+    report.entries[0] = entry("a", GoodsKind::Image, EntryState::Warm);
+    assert!(told.due(&report).is_empty());
+    report.entries[0] = broken("a", EntryState::Failed, "NotFound", "no such tag");
+    assert_eq!(told.reasons(&report), ["EntryFailed"], "it had come, and failed anew");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_gate_that_stays_shut_is_told_after_the_given_time() {
     let mut told = Told::new();
     let mut report = report();

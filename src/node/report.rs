@@ -74,7 +74,8 @@ pub struct EntryReport {
     pub required: bool,
     /// Where it stands.
     pub state: EntryState,
-    /// Why it stands there; always given where the state isn't warm or fetching.
+    /// Why it stands there; always given where the state isn't warm or fetching. While it's tried again it's still why the
+    /// try before failed.
     pub reason: Option<Reason>,
     /// The revision that is warm and carries the label. A new revision may be on its way beside it.
     pub revision: Option<Revision>,
@@ -86,6 +87,16 @@ pub struct EntryReport {
     pub requested: bool,
     /// Bytes of the job under way.
     pub progress: Option<Arc<Progress>>,
+}
+
+impl EntryReport {
+    /// Whether it has failed and is being fetched once more; the reason is that of the failure. Where each change of state
+    /// is written or told, this is none: it comes and goes with every try.
+    #[must_use]
+    pub fn is_tried_again(&self) -> bool {
+        let failed_before = |reason: &Reason| reason.code != Reason::LAST_GOOD_VERSION;
+        self.state == EntryState::Fetching && self.reason.as_ref().is_some_and(failed_before)
+    }
 }
 
 /// What an entry wants.

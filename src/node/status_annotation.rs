@@ -39,12 +39,30 @@ pub fn status_annotation(report: &Report) -> String {
     let json = |kept: usize| {
         let entries = report.entries.iter().take(kept).map(|entry| {
             let reason = entry.reason.as_ref().map(|reason| reason.code.as_str());
-            (entry.id.as_str(), EntryStatus { state: entry.state, reason })
+            // Else each node would be written twice for each try.
+            let state = if entry.is_tried_again() { EntryState::Failed } else { entry.state };
+            (entry.id.as_str(), EntryStatus { state, reason })
         });
         let status = Status { entries: entries.collect(), more: report.entries.len() - kept };
         serde_json::to_string(&status).unwrap_or_default()
     };
-    (0..=report.entries.len()).rev().map(json).find(|json| json.len() <= MAX_BYTES).unwrap_or_default()
+    // Each entry adds more than the count without it takes away, so the length grows with what is kept.
+    json(most(report.entries.len(), |kept| json(kept).len() <= MAX_BYTES))
+}
+
+/// The largest number up to `all` that fits, when each below one that fits does too. Zero always fits. It looks at few:
+/// each look writes out what it's about, and a list may have thousands of entries.
+fn most(all: usize, mut fits: impl FnMut(usize) -> bool) -> usize {
+    let (mut most, mut too_many) = (0, all + 1);
+    while too_many - most > 1 {
+        let half = most.midpoint(too_many);
+        if fits(half) {
+            most = half;
+        } else {
+            too_many = half;
+        }
+    }
+    most
 }
 
 #[cfg(test)]
@@ -62,6 +80,18 @@ mod tests {
     }
 
     #[test]
+    fn another_try_changes_nothing() {
+        let mut report = report();
+        report.entries = vec![entry("a", GoodsKind::Image, EntryState::Failed)];
+        report.entries[0].reason = Some(Reason::new("NotFound", "…"));
+        let failed = status_annotation(&report);
+        report.entries[0].state = EntryState::Fetching;
+        assert_eq!(status_annotation(&report), failed);
+        report.entries[0].reason = Some(Reason::new(Reason::LAST_GOOD_VERSION, "…"));
+        assert!(status_annotation(&report).contains("Fetching"));
+    }
+
+    #[test]
     fn it_is_cut_with_a_count() {
         let mut report = report();
         report.entries = (0..200)
@@ -72,5 +102,18 @@ mod tests {
         let kept = value["entries"].as_object().unwrap().len();
         assert!(json.len() <= MAX_BYTES && kept > 10);
         assert_eq!(value["more"], 200 - kept);
+        assert!(json.len() + 80 > MAX_BYTES, "no less than fits: {}", json.len());
+    }
+
+    #[test]
+    fn a_long_list_takes_few_looks() {
+        for (all, fitting) in [(0, 0), (1, 0), (1, 1), (64, 63), (4096, 73), (4096, 4096)] {
+            let mut looks = 0;
+            let found = most(all, |kept| {
+                looks += 1;
+                kept <= fitting
+            });
+            assert!(found == fitting && looks <= 13, "{found} of {all} in {looks} looks");
+        }
     }
 }

@@ -39,7 +39,7 @@ pub mod name {
     pub const WEIGHTS_FETCHES: &str = "stoker_weights_fetches";
     /// 1, with the version as a label. Gauge.
     pub const BUILD_INFO: &str = "stoker_build_info";
-    /// 1 once `stoker.dev/ready` was reached. Gauge.
+    /// 1 once `stoker.dev/ready` was reached, while the gate is open. Gauge.
     pub const READY: &str = "stoker_ready";
     /// Writes to the own Node that ended, by result. Counter.
     pub const NODE_WRITES: &str = "stoker_node_writes";

@@ -56,6 +56,16 @@ async fn a_list_that_nobody_could_ever_read_says_nothing_of_what_is_required() {
 }
 
 #[tokio::test]
+async fn the_list_of_a_run_before_says_nothing_of_what_is_required_now() {
+    let mut stored = world(List { current: false, ..listed([required(weights("a"))]) });
+    warm(&mut stored, &["a"]);
+    assert_eq!(reached(&stored), None);
+    stored.settings.max_wait = Some(Duration::from_secs(60));
+    stored.gate_opened_at = Some(Duration::ZERO);
+    assert_eq!(reached(&stored), Some(ReadyBy::MaxWaitPassed));
+}
+
+#[tokio::test]
 async fn once_reached_it_goes_only_while_the_gate_is_closed() {
     let mut world = world(listed([required(weights("new"))]));
     world.ready_by = Some(ReadyBy::AllWarm);

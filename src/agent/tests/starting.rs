@@ -162,7 +162,15 @@ async fn a_failure_waits_for_its_time_and_holds_nobody_else() {
     );
 
     world.failures = [(id("bad"), Failure { retry_at: Some(Instant::now()), ..failure })].into();
-    assert_eq!(steps(&planned(&world)), ["ensure bad", "ensure good"], "its time has come");
+    let plan = planned(&world);
+    assert_eq!(steps(&plan), ["ensure bad", "ensure good"], "its time has come");
+    assert!(plan.report.entries[0].is_tried_again(), "and why it failed stays said until it has ended");
+    assert_eq!(state(&plan, "good"), (EntryState::Fetching, None));
+
+    world.settings.weights_jobs = 0;
+    let (failed, queued) = ("NotFound".to_owned(), "Queued".to_owned());
+    assert_eq!(state(&planned(&world), "bad"), (EntryState::Failed, Some(failed)));
+    assert_eq!(state(&planned(&world), "good"), (EntryState::Pending, Some(queued)));
 }
 
 #[tokio::test]

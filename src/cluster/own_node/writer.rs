@@ -246,6 +246,8 @@ impl Writer {
             }
             let sent = match part {
                 Part::Keys => self.write_keys(desired, reports).await,
+                // It may have taken long to write the labels, and a taint that went doesn't come back.
+                Part::Taints if !reports.borrow().ready => return,
                 Part::Taints => self.requests.untaint(&self.taints, &known.on.uid).await.map(Some),
                 Part::Conditions => {
                     let now = jiff::Timestamp::now();
@@ -262,10 +264,12 @@ impl Writer {
                     if !self.went_wrong(part, &error) {
                         return;
                     }
+                    held = true;
                 }
             }
         }
-        // If something still differs, somebody else changes what we write: that is mended at the common pace.
+        // If something still differs and nothing was refused, somebody else changes what we write: that is mended at the
+        // common pace.
         if !held {
             self.written = Some(desired.clone());
         }
@@ -379,3 +383,7 @@ fn may_land(fault: Fault) -> bool {
         | Fault::Expired => false,
     }
 }
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;

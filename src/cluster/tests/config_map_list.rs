@@ -268,8 +268,13 @@ async fn before_the_api_server_has_answered_only_a_stored_list_is_published() {
     running.stop().await;
     let server = Server::will([]);
     let mut running = Running::start(&server, dir.path());
-    running.lists(&["a"], false).await;
+    assert!(!running.lists(&["a"], false).await.current, "something else may be listed by now");
     assert!(server.asked().len() <= 1, "the stored list waits for no answer");
+    running.stop().await;
+    let server = Server::will([Answer::Objects(5, vec![map(3, &["a"])])]);
+    let mut running = Running::start(&server, dir.path());
+    let current = running.lists.wait_for(|list| list.as_ref().is_some_and(|list| list.current)).await;
+    assert_eq!(current.unwrap().as_ref().unwrap().entries.len(), 1);
     running.stop().await;
 }
 

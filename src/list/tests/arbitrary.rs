@@ -106,6 +106,7 @@ pub(super) fn lists() -> impl Strategy<Value = List> {
             paused: flags.0,
             removals_held: flags.1,
             known: flags.2,
+            current: true,
             valid_until: flags.3,
             content: flags.4.map(Digest::from_bytes),
             entries: entries
