@@ -237,6 +237,14 @@ fn the_agents_container_has_no_power_and_the_probes_has_no_token() {
 }
 
 /// What a command says of itself.
+#[test]
+fn an_agent_that_takes_over_a_large_cache_is_given_its_time() {
+    let objects = rendered("base");
+    let probe = &container(&objects, "agent")["startupProbe"];
+    let seconds = probe["periodSeconds"].as_u64().unwrap() * probe["failureThreshold"].as_u64().unwrap();
+    assert!(seconds >= 600, "killed after {seconds} s, it begins again");
+}
+
 fn help(command: &str) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_stoker")).args([command, "--help"]).output().unwrap();
     assert!(output.status.success());
