@@ -48,6 +48,8 @@ async fn the_agent_is_admitted_on_gpu_nodes_and_the_policy_is_understood() {
     let control = ControlPlane::start_with_controllers().await;
     for node in ["plain", "gpu"] {
         control.fake_node(node).await;
+        let linux = json!({"metadata": {"labels": {"kubernetes.io/os": "linux"}}});
+        control.call("PATCH", &format!("/api/v1/nodes/{node}"), Some(&linux)).await;
     }
     let labelled = json!({
         "metadata": {"labels": {"nvidia.com/gpu.present": "true"}},
