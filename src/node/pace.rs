@@ -52,7 +52,10 @@ impl Pace {
     /// A write is about to be sent.
     pub fn writes(&mut self, now: Instant) {
         self.since = None;
-        self.full_at = Some(self.full_at.map_or(now, |full| full.max(now)) + BETWEEN);
+        let full_at = self.full_at.map_or(now, |full| full.max(now)) + BETWEEN;
+        // Writes that wait for nothing can empty the bucket, but leave no debt: a GPU that was lost and found many
+        // times must not keep a label back for minutes afterwards.
+        self.full_at = Some(full_at.min(now + BETWEEN * BURST));
     }
 
     /// When the next routine write has its turn; `None` is now.
@@ -93,7 +96,17 @@ mod tests {
         }
         assert_eq!(write(&mut pace, Urgency::Opens).await, GATHER);
         assert_eq!(write(&mut pace, Urgency::Closes).await, Duration::ZERO);
-        assert!(write(&mut pace, Urgency::Routine).await > BETWEEN, "urgent writes are counted");
+        assert_eq!(write(&mut pace, Urgency::Routine).await, BETWEEN, "urgent writes are counted");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn however_many_urgent_writes_came_before_a_routine_one_waits_for_one_turn() {
+        let mut pace = Pace::default();
+        for _ in 0..100 {
+            write(&mut pace, Urgency::Closes).await;
+            write(&mut pace, Urgency::Opens).await;
+        }
+        assert_eq!(write(&mut pace, Urgency::Routine).await, BETWEEN);
     }
 
     #[tokio::test(start_paused = true)]
