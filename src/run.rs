@@ -58,6 +58,7 @@ pub(crate) async fn agent(args: AgentArgs, list: ListSource) -> anyhow::Result<E
                 name: node,
                 taints: args.cluster.taints.clone(),
                 gate_warn_after: args.cluster.gate_warn_after,
+                spread: args.cluster.fleet_spread,
             };
             let watching = cluster.clone();
             let (lists, task) =

@@ -145,6 +145,11 @@ pub struct ClusterFlags {
     /// Seconds with a closed gate after which an Event on the Node says so, with the likely cause
     #[arg(long, env = "STOKER_GATE_WARN_AFTER", default_value = "1200", value_name = "SECONDS", value_parser = seconds)]
     pub gate_warn_after: Duration,
+
+    // 5,000 nodes that see the same new list speak at 250 a second, and not all in one. Labels don't wait for it.
+    /// Seconds over which a fleet spreads what can wait: states, conditions, and Events about the list
+    #[arg(long, env = "STOKER_FLEET_SPREAD", default_value = "20", value_name = "SECONDS", value_parser = seconds_or_none)]
+    pub fleet_spread: Duration,
 }
 
 /// What a new node is registered with, by default.
@@ -274,6 +279,11 @@ fn taint_key(text: &str) -> Result<String, String> {
         }
         None => Ok(text.to_owned()),
     }
+}
+
+/// The same, or none.
+fn seconds_or_none(text: &str) -> Result<Duration, String> {
+    if text.parse() == Ok(0.0) { Ok(Duration::ZERO) } else { seconds(text) }
 }
 
 /// Seconds, with fractions; more than none and at most a day.

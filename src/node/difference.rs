@@ -81,7 +81,13 @@ pub fn urgency(before: Option<&Desired>, desired: &Desired, on: &OnNode, taints:
     }
     let comes = |key: &str| desired.labels.contains_key(key) && !labels.contains_key(key);
     let lets_pods_in = before.is_none_or(|before| !before.ready) && difference(desired, on, taints).taints;
-    if comes(GPU_LABEL) || comes(READY_LABEL) || lets_pods_in { Urgency::Opens } else { Urgency::Routine }
+    if comes(GPU_LABEL) || comes(READY_LABEL) || lets_pods_in {
+        Urgency::Opens
+    } else if desired.labels == on.labels && !difference(desired, on, taints).taints {
+        Urgency::Told
+    } else {
+        Urgency::Routine
+    }
 }
 
 #[cfg(test)]
@@ -182,6 +188,17 @@ mod tests {
         assert_eq!(urgency(None, &ready, &on, &[TAINT.to_owned()]), Urgency::Opens);
         // Somebody put the taint back: it goes, at the common pace.
         assert_eq!(urgency(Some(&ready), &ready, &on, &[TAINT.to_owned()]), Urgency::Routine);
+    }
+
+    #[test]
+    fn what_changes_no_label_is_only_told() {
+        let one = desired(&warm(&["a"]));
+        let mut report = warm(&["a", "b"]);
+        report.entries[1].state = EntryState::Pending;
+        report.entries[1].revision = None;
+        let other = desired(&report);
+        assert_eq!(urgency(Some(&one), &other, &written(&one), &[]), Urgency::Told);
+        assert_eq!(urgency(None, &other, &written(&one), &[]), Urgency::Told);
     }
 
     #[test]

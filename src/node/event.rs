@@ -33,6 +33,14 @@ pub struct NodeEvent {
     pub message: String,
 }
 
+impl NodeEvent {
+    /// Whether its cause is in the list, which every node sees at the same moment.
+    #[must_use]
+    pub fn is_of_the_list(&self) -> bool {
+        [LIST_INVALID, ENTRY_INVALID, ENTRY_FAILED].contains(&self.reason)
+    }
+}
+
 /// Remembers what was told, so that each cause is told once for as long as it lasts.
 #[derive(Debug)]
 pub struct EventBook {

@@ -39,6 +39,7 @@ impl Rig {
         let (reports, receiver) = watch::channel(Arc::new(report));
         let stop = CancellationToken::new();
         let mut settings = NodeSettings::new(NODE);
+        settings.spread = Duration::ZERO;
         settings.gate_warn_after = Duration::from_secs(2);
         let (watches, task) = spawn_node(cluster, settings, receiver, Arc::new(Metrics::new()), stop.clone());
         Self { reports, watches, stop, task }

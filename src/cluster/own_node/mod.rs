@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Cluster;
 use crate::list::NodeFacts;
-use crate::node::{Applied, Report};
+use crate::node::{Applied, Pace, Report};
 use crate::rt::Metrics;
 use requests::Requests;
 use telling::Teller;
@@ -37,6 +37,8 @@ pub struct NodeSettings {
     pub taints: Vec<String>,
     /// How long the gate may be shut before people are told.
     pub gate_warn_after: Duration,
+    /// Over how long a fleet spreads what can wait: states, conditions, and Events about the list.
+    pub spread: Duration,
 }
 
 impl NodeSettings {
@@ -46,6 +48,7 @@ impl NodeSettings {
             name: name.into(),
             taints: vec!["stoker.dev/not-ready".to_owned()],
             gate_warn_after: Duration::from_secs(20 * 60),
+            spread: Duration::from_secs(20),
         }
     }
 }
@@ -76,7 +79,8 @@ pub fn spawn_node(
         let watcher =
             Watcher { cluster: cluster.clone(), name: &settings.name, sights: sights_out, facts: facts_out };
         let requests = Requests::new(cluster, &settings.name);
-        let writer = Writer::new(requests, settings.taints.clone(), applied_out, metrics);
+        let writer =
+            Writer::new(requests, settings.taints.clone(), Pace::new(settings.spread), applied_out, metrics);
         // All of them are dropped together: a request that is cut off is as one without an answer.
         tokio::select! {
             () = stop.cancelled() => {}

@@ -38,6 +38,8 @@ pub(super) struct Teller {
     /// How often each event was told in this run, by its name.
     told: BTreeMap<String, u32>,
     untold: VecDeque<NodeEvent>,
+    /// What is untold waits until then: a whole fleet sees the same bad list at once.
+    hold_until: Option<Instant>,
     again: Backoff,
     failing: bool,
 }
@@ -46,7 +48,7 @@ impl Teller {
     pub(super) fn new(cluster: Cluster, settings: NodeSettings) -> Self {
         let book = EventBook::new(settings.gate_warn_after);
         let (told, untold, again) = (BTreeMap::new(), VecDeque::new(), Backoff::default());
-        Self { cluster, settings, book, told, untold, again, failing: false }
+        Self { cluster, settings, book, told, untold, hold_until: None, again, failing: false }
     }
 
     /// Runs until nobody makes reports any more.
@@ -59,14 +61,17 @@ impl Teller {
             let sight = sights.borrow_and_update().clone();
             let report = Arc::clone(&reports.borrow_and_update());
             if let Sight::There { on, .. } = &sight {
-                self.untold.extend(self.book.due(&report, on, &self.settings.taints, Instant::now()));
+                let due = self.book.due(&report, on, &self.settings.taints, Instant::now());
+                self.hold(&due, fastrand::f64());
+                self.untold.extend(due);
                 self.untold.drain(..self.untold.len().saturating_sub(MAX_UNTOLD));
                 self.tell(on, &report.boot_id).await;
             } else {
                 self.untold.clear();
             }
             let again = self.again.until().filter(|_| !self.untold.is_empty());
-            let wake_at = self.book.wake_at().into_iter().chain(again).min();
+            let held = self.hold_until.filter(|_| !self.untold.is_empty());
+            let wake_at = self.book.wake_at().into_iter().chain(again).chain(held).min();
             let wake = async {
                 match wake_at {
                     Some(at) => sleep_until(at).await,
@@ -81,8 +86,18 @@ impl Teller {
         }
     }
 
+    /// What many nodes have to say at the same moment is spread.
+    fn hold(&mut self, due: &[NodeEvent], chance: f64) {
+        let now = Instant::now();
+        self.hold_until = self.hold_until.filter(|until| *until > now);
+        if self.hold_until.is_none() && due.iter().any(NodeEvent::is_of_the_list) {
+            self.hold_until = Some(now + self.settings.spread.mul_f64(chance));
+        }
+    }
+
     async fn tell(&mut self, on: &OnNode, boot_id: &str) {
         while self.again.has_passed(Instant::now())
+            && self.hold_until.is_none_or(|until| until <= Instant::now())
             && let Some(event) = self.untold.pop_front()
         {
             match self.post(&event, on, boot_id).await {
@@ -238,7 +253,8 @@ mod tests {
             boot_id: "boot".to_owned(),
         };
         let (_reports, reports) = watch::channel(Arc::new(report));
-        let teller = Teller::new(cluster, NodeSettings::new("n"));
+        let settings = NodeSettings { spread: Duration::ZERO, ..NodeSettings::new("n") };
+        let teller = Teller::new(cluster, settings);
         let task = tokio::spawn(teller.run(reports, sights));
         let began = Instant::now();
         for _ in 0..4 {

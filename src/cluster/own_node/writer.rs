@@ -12,7 +12,8 @@ use super::requests::Requests;
 use super::trouble::Trouble;
 use super::watching::Sight;
 use crate::node::{
-    Applied, Desired, Difference, LANDS_WITHIN, Ledger, OnNode, Pace, Report, Strays, difference, urgency,
+    Applied, Desired, Difference, LANDS_WITHIN, Ledger, OnNode, Pace, Report, Strays, Urgency, difference,
+    urgency,
 };
 use crate::rt::Metrics;
 
@@ -67,6 +68,7 @@ impl Writer {
     pub(super) fn new(
         requests: Requests,
         taints: Vec<String>,
+        pace: Pace,
         applied: watch::Sender<Option<Applied>>,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -80,7 +82,7 @@ impl Writer {
             ledger: Ledger::default(),
             taken: 0,
             alone_from: Instant::now() + LANDS_WITHIN,
-            pace: Pace::default(),
+            pace,
             written: None,
             server: Backoff::default(),
             refused: <[Backoff; 3]>::default(),
@@ -193,7 +195,12 @@ impl Writer {
             return Next::Wait(read_at);
         }
         let hurry = urgency(self.written.as_ref(), &desired, &known.on, &self.taints);
-        let due = self.pace.due(hurry, now);
+        let again = hurry == Urgency::Routine && self.written.as_ref() == Some(&desired);
+        let due = if again {
+            self.pace.due_again(now, fastrand::f64())
+        } else {
+            self.pace.due(hurry, now, fastrand::f64())
+        };
         let due = self.server.until().map_or(due, |until| due.max(until));
         // What is refused waits longer, and lets the rest go first.
         let due = match parts(differs).map(|part| self.refused[part as usize].until()).min() {
@@ -231,7 +238,7 @@ impl Writer {
 
     /// Writes what differs, part after part.
     async fn write(&mut self, desired: &Desired, reports: &watch::Receiver<Arc<Report>>) {
-        self.pace.writes(Instant::now());
+        self.pace.writes(Instant::now(), self.written.as_ref() == Some(desired));
         let mut held = false;
         for part in [Part::Keys, Part::Taints, Part::Conditions] {
             let Some(known) = &self.node else { return };

@@ -62,8 +62,13 @@ impl Play {
         let (sights, sight) = watch::channel(Sight::There { on, version, listed: true });
         let (reports, report) = watch::channel(Arc::new(report));
         let applied = watch::channel(None).0;
-        let writer =
-            Writer::new(Requests::new(cluster, "n"), vec![TAINT.to_owned()], applied, Arc::default());
+        let writer = Writer::new(
+            Requests::new(cluster, "n"),
+            vec![TAINT.to_owned()],
+            Pace::default(),
+            applied,
+            Arc::default(),
+        );
         let task = tokio::spawn(writer.run(report, sight));
         Self { reports, requests, node, _sights: sights, task }
     }

@@ -63,6 +63,7 @@ impl Installed {
             .http_on(http.number())
             .env("agent", "STOKER_ALLOW_SCHEMES", "https,http,s3")
             .env("agent", "STOKER_GPU_INTERVAL", "0.5")
+            .env("agent", "STOKER_FLEET_SPREAD", "0")
             .env("gpu-probe", "STOKER_GPU_INTERVAL", "0.5");
         let overlay = more(overlay);
         let installed = Self { bed, gpus, image, overlay, http };
