@@ -143,8 +143,8 @@ impl EventBook {
         if now.saturating_duration_since(since) < self.warn_after {
             return None;
         }
-        let minutes = self.warn_after.as_secs() / 60;
-        let sentence = format!("no usable GPU for more than {minutes} minutes: {}", gpu_sentence(report));
+        let sentence =
+            format!("no usable GPU for more than {}: {}", time(self.warn_after), gpu_sentence(report));
         let taint = taints.iter().find(|taint| on.taints.contains(*taint)).filter(|_| gpu.expected > 0);
         let (reason, line) = match taint {
             Some(key) => (
@@ -241,6 +241,13 @@ fn failed_for_good(entry: &EntryReport) -> bool {
             .reason
             .as_ref()
             .is_some_and(|reason| TIME_MENDS.iter().all(|kind| reason.code != kind.reason()))
+}
+
+fn time(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..120 => format!("{seconds} seconds"),
+        seconds => format!("{} minutes", seconds / 60),
+    }
 }
 
 fn gpu_sentence(report: &Report) -> String {

@@ -89,6 +89,7 @@ async fn j_a_driver_that_does_not_tolerate_the_taint_never_starts_and_an_event_s
     let warning = installed.wait("node-a", "the warning", START, warned).await;
     assert_eq!((&warning["type"], &warning["involvedObject"]["kind"]), (&"Warning".into(), &"Node".into()));
     let message = warning["message"].as_str().expect("a message");
+    assert!(message.starts_with("no usable GPU for more than 3 seconds: "), "{message}");
     assert!(message.contains("has a GPU and the taint stoker.dev/not-ready"), "{message}");
     assert!(message.contains("toleration for stoker.dev/not-ready"), "{message}");
     assert!(is_tainted(&installed.node("node-a").await) && driver_pods(&installed).await.is_empty());

@@ -10,6 +10,7 @@ mod image_removed;
 mod installed;
 mod list;
 mod manifests;
+mod mishaps;
 mod node;
 mod outage;
 #[path = "../real/parts/mod.rs"]
