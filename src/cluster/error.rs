@@ -49,11 +49,15 @@ impl ClusterError {
         let cause = match error {
             kube::Error::Api(status) => {
                 let said = if status.message.is_empty() { &status.reason } else { &status.message };
-                format!("the API server says: {said}{}", next_step(fault))
+                format!("the API server says: {said}{}", next_step(fault, said))
             }
             _ if matches!(fault, Fault::Throttled { .. }) => "the API server asks for patience".to_owned(),
             _ => {
-                format!("the API server at {server} can't be asked ({}){}", cause(error), next_step(fault))
+                format!(
+                    "the API server at {server} can't be asked ({}){}",
+                    cause(error),
+                    next_step(fault, "")
+                )
             }
         };
         Self { what: what.to_owned(), cause, fault }
@@ -95,8 +99,12 @@ impl ClusterError {
     }
 }
 
-fn next_step(fault: Fault) -> &'static str {
+/// `said`: an admission policy or webhook refuses in words of its own, and no role changes that.
+fn next_step(fault: Fault, said: &str) -> &'static str {
     match fault {
+        Fault::Denied if said.contains("denied request") || said.contains("denied the request") => {
+            "; change what is named there, or what this agent is told to write"
+        }
         Fault::Denied => "; grant it with a Role or ClusterRole",
         Fault::Unauthorized => "; check the token or certificate: it may have expired",
         _ => "",
@@ -206,6 +214,13 @@ mod tests {
         let message = error.to_string();
         assert!(message.contains("cannot watch resource") && message.contains("grant it"), "{message}");
         assert_eq!(error.kind(), ErrorKind::Denied);
+    }
+
+    #[test]
+    fn no_role_is_asked_for_where_a_policy_refuses() {
+        let said = "nodes \"n\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: not yours";
+        let message = ClusterError::of("https://s", "write the Node n", &api(403, said)).to_string();
+        assert!(message.contains("'p'") && !message.contains("Role or ClusterRole"), "{message}");
     }
 
     #[test]
