@@ -90,7 +90,8 @@ impl Cluster {
         if last.as_ref().and_then(phase_of).as_deref() != Some(phase) {
             let events = self.installed.bed.events_of(&name).await;
             let logs = self.installed.bed.pod_logs(&name).await;
-            panic!("pod {name} isn't {phase}: {last:?}\n{events:#?}\n{logs}");
+            let status = last.and_then(|pod| serde_json::to_string(&pod.status).ok()).unwrap_or_default();
+            panic!("pod {name} isn't {phase}: {status}\n{events:#?}\n{logs}");
         }
         self.installed.bed.control.kubectl_ok(&["delete", "pod", &name, "--wait"]).await;
         took

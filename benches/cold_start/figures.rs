@@ -29,25 +29,25 @@ pub(crate) fn slowest(times: &[Duration]) -> Duration {
     times.iter().copied().max().unwrap_or_default()
 }
 
-/// Prints a race: each side's median, its rounds, and how much sooner than the first side it ends.
-pub(crate) fn print_race(what: &str, sides: &[Side], notes: &[&str]) {
-    println!("\n{what}, median of {}", sides[0].times.len());
-    let first = median(&sides[0].times);
+/// Prints a race: each side's median, its rounds, and how many times as fast as the first side it is; then what was
+/// done before the race, and a note from each line that isn't indented.
+pub(crate) fn print_race(what: &str, sides: &[Side], before: &Side, notes: &str) {
+    println!("\n{what}; median of {}", sides[0].times.len());
+    let first = median(&sides[0].times).as_secs_f64();
     for side in sides {
-        let middle = median(&side.times);
-        let ratio = first.as_secs_f64() / middle.as_secs_f64();
-        let rounds: Vec<String> =
-            side.times.iter().map(|time| format!("{:.2}", time.as_secs_f64())).collect();
-        println!(
-            "  {:<62} {:>7.2} s {ratio:>6.1} x   ({})",
-            side.name,
-            middle.as_secs_f64(),
-            rounds.join(", ")
-        );
+        print_side(side, &format!("{:>5.1} x", first / median(&side.times).as_secs_f64()));
     }
-    for note in notes {
-        println!("  - {note}");
+    print_side(before, "");
+    for line in notes.lines() {
+        let mark = if line.starts_with(' ') { "  " } else { "  - " };
+        println!("{mark}{line}");
     }
+}
+
+fn print_side(side: &Side, ratio: &str) {
+    let rounds: Vec<String> = side.times.iter().map(|time| format!("{:.2}", time.as_secs_f64())).collect();
+    let middle = median(&side.times).as_secs_f64();
+    println!("  {:<63} {middle:>6.2} s {ratio:>8}   ({})", side.name, rounds.join(", "));
 }
 
 /// What ran here, in one line.

@@ -8,11 +8,13 @@ use crate::pages;
 use crate::parts::{BuiltImage, ImageBuilder, Layer, PushedImage};
 
 const ROUNDS: usize = 3;
-const MB: usize = 1_000_000;
-/// Layers of content, and files of 1 MB in each: one in this many can't be compressed, the others are like text.
+const MB: u64 = 1_000_000;
+/// Layers of content, the files in each, and their size. One in this many can't be compressed, the others are like
+/// text.
 const LAYERS: u64 = 4;
-const FILES: u64 = 148;
-const PACKED_ALREADY: u64 = 10;
+const FILES: u64 = 1500;
+const FILE: usize = 100_000;
+const PACKED_ALREADY: u64 = 8;
 
 /// Runs it.
 pub(crate) async fn race(cluster: &Cluster) {
@@ -21,14 +23,14 @@ pub(crate) async fn race(cluster: &Cluster) {
     let unpacked: u64 = built.layers.iter().map(|layer| layer.tar_size).sum();
     let what = format!(
         "Pod created → Running, an image of {} MB in {} layers, {} MB unpacked",
-        built.compressed_size() / MB as u64,
+        built.compressed_size() / MB,
         built.layers.len(),
-        unpacked / MB as u64
+        unpacked / MB
     );
     drop(built);
     let mut cold = Side::new("cold: kubelet has containerd 2.4 pull it");
-    let mut warm = Side::new("warmed: Stoker has pulled it before the pod comes");
-    let mut warming = Side::new("(that pull: list written → label on the Node)");
+    let mut warm = Side::new("warmed: Stoker has pulled it before");
+    let mut warming = Side::new("what Stoker did before: list written → label on the Node");
     for _ in 0..ROUNDS {
         cold.times.push(run(cluster, &image).await);
         cluster.remove_image(&image).await;
@@ -39,18 +41,13 @@ pub(crate) async fn race(cluster: &Cluster) {
         cluster.clear().await;
         cluster.remove_image(&image).await;
     }
-    print_race(
-        &what,
-        &[cold, warm, warming],
-        &[
-            "Both: the same bytes from the same registry, imagePullPolicy IfNotPresent. Before each pull the image, \
-             its snapshots and its layers are gone. The registry has them in memory.",
-            "Both: containerd checks the digest of each layer, packed and unpacked. Only Stoker then has them on the \
-             disk (syncfs) before it says warm; kubelet's pod runs with what is still in memory only.",
-            "Before each warmed pod the page cache forgets all of containerd's files; a cold pod finds in memory \
-             what was just written.",
-        ],
-    );
+    let notes = "\
+both sides: the same bytes from the same registry, which has them in memory; imagePullPolicy IfNotPresent; before each
+  pull the image, its snapshots and its layers are gone; containerd checks each layer's digests, packed and unpacked
+Stoker then has all of it on the disk (syncfs) before it says warm; a cold pod's image may be in memory only
+the page cache forgets all of containerd's files before a warmed pod; a cold pod finds what was just written there
+";
+    print_race(&what, &[cold, warm], &warming, notes);
 }
 
 async fn run(cluster: &Cluster, image: &PushedImage) -> std::time::Duration {
@@ -63,8 +60,9 @@ fn build() -> BuiltImage {
     let content = |layer: u64| {
         let file = |all: Layer, number: u64| {
             let seed = layer * FILES + number;
-            let bytes = if number.is_multiple_of(PACKED_ALREADY) { noise(seed, MB) } else { prose(seed, MB) };
-            all.file(&format!("srv/{layer}/{number:03}"), bytes, 0o644)
+            let bytes =
+                if number.is_multiple_of(PACKED_ALREADY) { noise(seed, FILE) } else { prose(seed, FILE) };
+            all.file(&format!("srv/{layer}/{number:04}"), bytes, 0o644)
         };
         (0..FILES).fold(Layer::new(), file)
     };
