@@ -56,7 +56,7 @@ demo: ## A registry, an S3 server and containerd on this machine; a real image a
 	@$(PROFILE_DIR)/examples/demo
 
 .PHONY: bench
-bench: setup ## Race the scheduler and the path of hashing and writing
+bench: setup ## Race pods cold and warm on a cluster, and the path from memory to disk; about 20 minutes
 	$(CARGO) bench --locked
 
 .PHONY: image
