@@ -201,14 +201,7 @@ impl Agent {
 
     /// What `stoker status --json` says; `None` while the agent doesn't answer.
     pub(crate) async fn status(&self) -> Option<Status> {
-        let socket = self.socket();
-        let status = Stoker::new(["status", "--json", "--socket"]).args([&socket]);
-        let output = status.output(Duration::from_secs(20)).await;
-        let text = String::from_utf8_lossy(&output.stdout);
-        if !output.status.success() {
-            return None;
-        }
-        Some(serde_json::from_str(&text).unwrap_or_else(|error| panic!("status --json: {error}: {text}")))
+        Status::of_socket(&self.socket()).await
     }
 
     /// Waits until the status is as `condition` says, and gives it.
@@ -282,6 +275,17 @@ pub(crate) struct Status {
 }
 
 impl Status {
+    /// What `stoker status --json` says of the agent at this socket; `None` while it doesn't answer.
+    pub(crate) async fn of_socket(socket: &Path) -> Option<Self> {
+        let status = Stoker::new(["status", "--json", "--socket"]).args([socket]);
+        let output = status.output(Duration::from_secs(20)).await;
+        let text = String::from_utf8_lossy(&output.stdout);
+        if !output.status.success() {
+            return None;
+        }
+        Some(serde_json::from_str(&text).unwrap_or_else(|error| panic!("status --json: {error}: {text}")))
+    }
+
     /// The entry with this id.
     pub(crate) fn entry(&self, id: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.id == id)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::agent::{Status, Stoker};
+use super::agent::Status;
 use super::bed::Bed;
 use super::free_port::FreePort;
 use super::gpu::Gpus;
@@ -141,14 +141,7 @@ impl Installed {
 
     /// What `stoker status --json` says on a node; `None` while the agent doesn't answer.
     pub(crate) async fn status(&self, node: &str) -> Option<Status> {
-        let socket = self.bed.node(node).host_path("/run/stoker/stoker.sock");
-        let status = Stoker::new(["status", "--json", "--socket"]).args([&socket]);
-        let output = status.output(Duration::from_secs(20)).await;
-        let text = String::from_utf8_lossy(&output.stdout);
-        if !output.status.success() {
-            return None;
-        }
-        Some(serde_json::from_str(&text).unwrap_or_else(|error| panic!("status --json: {error}: {text}")))
+        Status::of_socket(&self.bed.node(node).host_path("/run/stoker/stoker.sock")).await
     }
 
     /// Waits until the status on a node is as `condition` says, and gives it.
