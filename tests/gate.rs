@@ -305,11 +305,8 @@ impl Task {
     }
 }
 
-#[tokio::test]
-async fn waits_opens_and_survives_all_but_the_third_failure() {
-    let host = Host::with_gpus(2);
-    host.nvml.answer(r#"{"init":9}"#);
-    let mut task = Task::over(host.config());
+/// A task that has just begun waits for the driver, opens, and bears with a first failure.
+async fn opens_and_is_doubted(host: &Host, task: &mut Task) {
     assert_eq!(*task.state.borrow(), GpuState::unknown(), "nothing is said before the first probe");
     let waiting = task.until("waiting", |state| state.reason == GpuReason::DriverNotLoaded).await;
     assert!(!waiting.open);
@@ -322,6 +319,14 @@ async fn waits_opens_and_survives_all_but_the_third_failure() {
     host.nvml.answer(r#"{"devices":2,"device_error":{"index":0,"code":15}}"#);
     let doubted = task.until("in doubt", |state| state.reason == GpuReason::GpuLost).await;
     assert!(doubted.open, "one failed probe doesn't close it");
+}
+
+#[tokio::test]
+async fn waits_opens_and_survives_all_but_the_third_failure() {
+    let host = Host::with_gpus(2);
+    host.nvml.answer(r#"{"init":9}"#);
+    let mut task = Task::over(host.config());
+    opens_and_is_doubted(&host, &mut task).await;
     let closed = task.until("closed", |state| !state.open).await;
     assert_eq!((closed.phase, closed.devices), (GpuPhase::Failed, 1));
     task.stop().await;

@@ -22,12 +22,20 @@ use crate::weights::Named;
 const MEND_AFTER: Duration = Duration::from_secs(60);
 
 /// With `--once`, what time may mend is tried this often in all before it counts as failed for good.
-const ONCE: RetryPolicy =
-    RetryPolicy { first: Duration::from_secs(2), longest: Duration::from_secs(20), retries: Some(4) };
+const ONCE: RetryPolicy = RetryPolicy {
+    first: Duration::from_secs(2),
+    longest: Duration::from_secs(20),
+    retries: Some(4),
+    jitter: RetryPolicy::HALF,
+};
 
 /// For what could not be taken away: it costs only its name, and somebody must mend it by hand.
-const TAKE_AWAY: RetryPolicy =
-    RetryPolicy { first: Duration::from_secs(60), longest: Duration::from_secs(3600), retries: None };
+const TAKE_AWAY: RetryPolicy = RetryPolicy {
+    first: Duration::from_secs(60),
+    longest: Duration::from_secs(3600),
+    retries: None,
+    jitter: RetryPolicy::HALF,
+};
 
 impl Agent {
     pub(super) fn learn(&mut self, outcome: Outcome) {

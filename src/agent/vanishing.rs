@@ -16,12 +16,20 @@ use crate::types::{EntryId, ErrorKind};
 const LASTING: Duration = Duration::from_secs(600);
 
 /// The first time it comes back at once; from the second on it waits.
-const AGAIN: RetryPolicy =
-    RetryPolicy { first: Duration::from_secs(30), longest: Duration::from_secs(3600), retries: None };
+const AGAIN: RetryPolicy = RetryPolicy {
+    first: Duration::from_secs(30),
+    longest: Duration::from_secs(3600),
+    retries: None,
+    jitter: RetryPolicy::HALF,
+};
 
 /// With `--once` nobody waits for hours.
-const AGAIN_ONCE: RetryPolicy =
-    RetryPolicy { first: Duration::from_secs(2), longest: Duration::from_secs(20), retries: Some(3) };
+const AGAIN_ONCE: RetryPolicy = RetryPolicy {
+    first: Duration::from_secs(2),
+    longest: Duration::from_secs(20),
+    retries: Some(3),
+    jitter: RetryPolicy::HALF,
+};
 
 /// What is remembered of one image that was warm in this run.
 #[derive(Debug, Clone)]

@@ -9,7 +9,7 @@ use super::vanishing::Vanishing;
 use crate::image::Images;
 use crate::list::{Entry, Goods, List, Listed, NodeFacts};
 use crate::node::{Applied, ReadyBy, Reason};
-use crate::rt::Attempts;
+use crate::rt::{Attempts, uptime};
 use crate::types::{Digest, EntryId, GpuPhase, GpuState, ImageRef, Progress};
 use crate::weights::Named;
 
@@ -205,9 +205,7 @@ impl Now {
     /// All of them, now.
     #[must_use]
     pub fn read() -> Self {
-        let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let since_boot = Duration::try_from(boot).unwrap_or_default();
-        Self { wall: Timestamp::now(), monotonic: Instant::now(), since_boot }
+        Self { wall: Timestamp::now(), monotonic: Instant::now(), since_boot: uptime() }
     }
 }
 

@@ -64,8 +64,12 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A socket on the same machine costs nothing to try, and a pod's start waits for it.
-const RECONNECT: RetryPolicy =
-    RetryPolicy { first: Duration::from_millis(100), longest: Duration::from_secs(1), retries: None };
+const RECONNECT: RetryPolicy = RetryPolicy {
+    first: Duration::from_millis(100),
+    longest: Duration::from_secs(1),
+    retries: None,
+    jitter: RetryPolicy::HALF,
+};
 
 /// Waits, and says what happens on standard error.
 pub(super) async fn run(args: &WaitArgs) -> Exit {

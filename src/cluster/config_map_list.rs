@@ -1,33 +1,24 @@
 //! The list from a ConfigMap: one object, read by name and then watched, so that a change is here at once and a fleet
 //! at rest asks for nothing.
-//!
-//! It's read at the most recent version, never from whatever an API server happens to have cached, and watched from
-//! that version on: so an older document can't come back after a newer one, without comparing versions (which would
-//! refuse a cluster restored from a backup for good).
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
-use kube::api::{ListParams, WatchEvent, WatchParams};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::Cluster;
 use super::config_map::{ConfigMapRef, Sight};
 use super::error::{ClusterError, Fault};
 use super::kept::{KeptList, apart};
+use super::one_object::{OneObject, Seen};
 use super::patience::Patience;
-use super::{Cluster, client::DEADLINE};
 use crate::list::{AllowList, List};
-
-/// How long a watch lasts at most, in seconds, of which each picks its own: a fleet started together doesn't come back
-/// together.
-const WATCH_SECONDS: std::ops::Range<u32> = 300..600;
 
 /// A watch that held this long has worked, whatever ended it.
 const WORKED: Duration = Duration::from_secs(10);
@@ -54,9 +45,9 @@ pub fn spawn_config_map_list(
     let kept = KeptList::new(format!("the ConfigMap {source}"), state_dir, allow);
     let maps = Api::namespaced(cluster.client().clone(), source.namespace());
     let task = tokio::spawn(async move {
+        let object = OneObject::new(cluster, maps, format!("the ConfigMap {source}"), source.name());
         let follower = Follower {
-            cluster,
-            maps,
+            object,
             source,
             sender,
             kept: Some(kept),
@@ -74,8 +65,7 @@ pub fn spawn_config_map_list(
 }
 
 struct Follower {
-    cluster: Cluster,
-    maps: Api<ConfigMap>,
+    object: OneObject<ConfigMap>,
     source: ConfigMapRef,
     sender: watch::Sender<Option<Arc<List>>>,
     /// Away only while files are read or written.
@@ -148,15 +138,10 @@ impl Follower {
 
     /// Reads the object and takes over what is in it. Gives the version it was read at.
     async fn read(&mut self) -> Result<String, Fault> {
-        let what = format!("read the ConfigMap {}", self.source);
-        // A list of at most one: it has a version also when the object isn't there. No resourceVersion means the most
-        // recent one.
-        let params = ListParams::default().fields(&self.only());
-        match self.cluster.ask(&what, self.maps.list(&params)).await {
-            Ok(found) => {
+        match self.object.read().await {
+            Ok((map, version)) => {
                 self.read_refused = None;
-                let version = found.metadata.resource_version.unwrap_or_default();
-                self.take(found.items.into_iter().next()).await;
+                self.take(map).await;
                 Ok(version)
             }
             Err(error) => {
@@ -173,51 +158,29 @@ impl Follower {
     }
 
     /// Takes over each change after `version`. Gives the version that was reached.
-    async fn watch(&mut self, mut version: String) -> (String, End) {
-        let what = format!("watch the ConfigMap {}", self.source);
-        let seconds = fastrand::u32(WATCH_SECONDS);
-        let params = WatchParams::default().fields(&self.only()).timeout(seconds);
-        let events = match self.cluster.ask(&what, self.maps.watch(&params, &version)).await {
-            Ok(events) => events,
+    async fn watch(&mut self, version: String) -> (String, End) {
+        let mut watching = match self.object.watch(&version).await {
+            Ok(watching) => watching,
             Err(error) => return (version, End::Failed(error)),
         };
-        let began = Instant::now();
-        self.watch_began = Some(began);
+        self.watch_began = Some(watching.began());
         self.watch_refused = None;
         self.told_no_more();
-        // The server ends it; should it have vanished behind something that keeps the connection open, we do.
-        let latest = Duration::from_secs(seconds.into()) + DEADLINE;
-        let events = events.take_until(tokio::time::sleep(latest));
-        let mut events = std::pin::pin!(events);
-        while let Some(event) = events.next().await {
-            let (map, reached) = match event {
-                Ok(WatchEvent::Added(map) | WatchEvent::Modified(map)) => {
-                    let reached = map.metadata.resource_version.clone();
-                    (Some(Some(map)), reached)
-                }
-                Ok(WatchEvent::Deleted(map)) => (Some(None), map.metadata.resource_version),
-                Ok(WatchEvent::Bookmark(bookmark)) => (None, Some(bookmark.metadata.resource_version)),
-                Ok(WatchEvent::Error(status)) => {
-                    let error = kube::Error::Api(status);
-                    return (version, End::Failed(self.cluster.error(&what, &error)));
-                }
-                Err(error) => return (version, End::Failed(self.cluster.error(&what, &error))),
-            };
-            match map {
-                Some(map) => self.take(map).await,
+        let end = loop {
+            match watching.next().await {
+                Seen::There(map) => self.take(Some(map)).await,
+                Seen::Gone => self.take(None).await,
                 // A state directory that couldn't be written may be by now.
-                None if self.kept.as_ref().is_some_and(KeptList::is_unstored) => self.keep(|_| {}).await,
-                None => {}
+                Seen::Version if self.kept.as_ref().is_some_and(KeptList::is_unstored) => {
+                    self.keep(|_| {}).await;
+                }
+                Seen::Version => {}
+                Seen::Ended => break End::Regular,
+                Seen::Cut => break End::Early,
+                Seen::Failed(error) => break End::Failed(error),
             }
-            version = reached.unwrap_or(version);
-        }
-        let lasted = began.elapsed() + Duration::from_secs(1) >= Duration::from_secs(seconds.into());
-        (version, if lasted { End::Regular } else { End::Early })
-    }
-
-    /// RBAC can allow one object by name only for requests that name it so.
-    fn only(&self) -> String {
-        format!("metadata.name={}", self.source.name())
+        };
+        (watching.version, end)
     }
 
     async fn take(&mut self, map: Option<ConfigMap>) {

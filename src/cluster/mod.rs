@@ -11,6 +11,7 @@ mod error;
 mod kept;
 mod last_good;
 mod leftovers;
+mod one_object;
 mod own_node;
 mod patience;
 mod proxy;

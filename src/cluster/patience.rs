@@ -1,28 +1,30 @@
 use std::time::Duration;
 
 use super::error::Fault;
-
-const FIRST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(30);
-
-/// A server may ask for patience, but not for for ever.
-const LONGEST_ASKED: Duration = Duration::from_secs(600);
+use crate::rt::{Attempts, LONGEST_RETRY_AFTER, RetryPolicy};
 
 /// How long to leave the API server alone after a failure. With jitter over the whole of it: thousands of agents lose
 /// an API server in the same instant, and must not find it again in the same one. Never gives up.
 ///
 /// Failures to reach it and answers that refuse are counted apart: what an API server says after it was away for long
 /// needs no long wait.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Patience {
-    unanswered: u32,
-    refused: u32,
+    unanswered: Attempts,
+    refused: Attempts,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        let none = Attempts::new(RetryPolicy::API_SERVER);
+        Self { unanswered: none, refused: none }
+    }
 }
 
 impl Patience {
     /// Counts a failure and says how long to wait. `random` is uniform in `0.0..1.0`.
     pub(super) fn after(&mut self, fault: Fault, random: f64) -> Duration {
-        let (count, asked) = match fault {
+        let (attempts, asked) = match fault {
             Fault::Transient => (&mut self.unanswered, None),
             Fault::Throttled { retry_after } => (&mut self.unanswered, retry_after),
             Fault::Unauthorized
@@ -33,14 +35,13 @@ impl Patience {
             | Fault::Expired
             | Fault::Broken => (&mut self.refused, None),
         };
-        *count = count.saturating_add(1);
-        let full = FIRST.saturating_mul(1 << (*count - 1).min(10)).min(LONGEST);
-        asked.unwrap_or_default().min(LONGEST_ASKED) + full.mul_f64(random.clamp(0.0, 1.0))
+        attempts.count();
+        asked.unwrap_or_default().min(LONGEST_RETRY_AFTER) + attempts.backoff(random)
     }
 
     /// How often in a row it couldn't be reached.
     pub(super) fn unanswered(&self) -> u32 {
-        self.unanswered
+        self.unanswered.failed()
     }
 
     /// Forgets the failures.
@@ -52,6 +53,8 @@ impl Patience {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const FIRST: Duration = RetryPolicy::API_SERVER.first;
 
     #[test]
     fn waits_double_up_to_half_a_minute_and_may_be_short() {
@@ -85,13 +88,5 @@ mod tests {
         assert_eq!(patience.after(asked(7), 1.0), Duration::from_secs(8));
         assert_eq!(patience.after(asked(7), 0.0), Duration::from_secs(7));
         assert!(patience.after(asked(1 << 40), 1.0) < Duration::from_secs(700));
-    }
-
-    #[test]
-    fn no_number_of_failures_overflows() {
-        let mut patience = Patience { unanswered: u32::MAX - 1, refused: u32::MAX };
-        assert_eq!(patience.after(Fault::Transient, 1.0), LONGEST);
-        assert_eq!(patience.after(Fault::Transient, 1.0), LONGEST);
-        assert_eq!(patience.after(Fault::Denied, 1.0), LONGEST);
     }
 }

@@ -7,12 +7,13 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::boot_clock::{boot_id, millis, uptime};
+use super::boot_clock::{boot_id, millis};
 use super::gate::{Gate, ProbeResult};
 use super::hold::Hold;
 use super::hold_file::HoldFile;
 use super::listener::Listener;
 use super::notice::{Notice, Unusable, hold_path};
+use crate::rt::uptime;
 use crate::types::GpuState;
 
 /// How the file is followed.

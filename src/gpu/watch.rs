@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::boot_clock::{boot_id, millis, uptime};
+use super::boot_clock::{boot_id, millis};
 use super::child::{ProbeCommand, ask_until};
 use super::gate::{Gate, GateParams};
 use super::hold::Hold;
@@ -17,6 +17,7 @@ use super::notice::{Notice, Said, hold_path, try_place};
 use super::pace::{Pace, longest_silence};
 use super::rounds::{Came, Told, go_round};
 use super::task::log_change;
+use crate::rt::uptime;
 use crate::types::GpuState;
 
 /// Before the driver is there it's asked this often, or as often as once it is, if that is more.

@@ -6,10 +6,12 @@ pub mod metrics;
 mod retry;
 mod shutdown;
 mod telemetry;
+mod uptime;
 
 pub use chain::chain;
 pub use liveness::Liveness;
 pub use metrics::{MetricKind, Metrics};
-pub use retry::{Attempts, RetryPolicy};
+pub use retry::{Attempts, LONGEST_RETRY_AFTER, RetryPolicy};
 pub use shutdown::Shutdown;
 pub use telemetry::{LogFormat, init_logs};
+pub use uptime::uptime;

@@ -14,27 +14,53 @@ pub struct RetryPolicy {
     pub longest: Duration,
     /// How many retries there are at most; `None` is no limit (the level-triggered loop of the agent).
     pub retries: Option<u32>,
+    /// How much of each sleep is left to chance: 0 is none of it, 1 is all. A fleet that failed together doesn't come
+    /// back together.
+    pub jitter: f64,
 }
 
 /// A server may ask for patience, but not for for ever.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
+pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
 
 impl RetryPolicy {
+    /// The usual jitter: a sleep is never shorter than half of what it could be.
+    pub const HALF: f64 = 0.5;
+
     /// For one range of a blob: a stall or a reset is tried again within seconds.
-    pub const RANGE: Self =
-        Self { first: Duration::from_millis(200), longest: Duration::from_secs(10), retries: Some(6) };
+    pub const RANGE: Self = Self {
+        first: Duration::from_millis(200),
+        longest: Duration::from_secs(10),
+        retries: Some(6),
+        jitter: Self::HALF,
+    };
 
     /// For one small request: a listing, a token, a HEAD.
-    pub const REQUEST: Self =
-        Self { first: Duration::from_millis(300), longest: Duration::from_secs(5), retries: Some(4) };
+    pub const REQUEST: Self = Self {
+        first: Duration::from_millis(300),
+        longest: Duration::from_secs(5),
+        retries: Some(4),
+        jitter: Self::HALF,
+    };
 
     /// For a whole entry that failed in a way that time may mend.
-    pub const ENTRY: Self =
-        Self { first: Duration::from_secs(5), longest: Duration::from_secs(900), retries: None };
+    pub const ENTRY: Self = Self {
+        first: Duration::from_secs(5),
+        longest: Duration::from_secs(900),
+        retries: None,
+        jitter: Self::HALF,
+    };
+
+    /// For the API server: thousands of agents lose it in the same instant, and must not find it again in the same one.
+    pub const API_SERVER: Self =
+        Self { first: Duration::from_secs(1), longest: Duration::from_secs(30), retries: None, jitter: 1.0 };
 
     /// For a daemon that isn't there just now.
-    pub const RECONNECT: Self =
-        Self { first: Duration::from_millis(250), longest: Duration::from_secs(15), retries: None };
+    pub const RECONNECT: Self = Self {
+        first: Duration::from_millis(250),
+        longest: Duration::from_secs(15),
+        retries: None,
+        jitter: Self::HALF,
+    };
 }
 
 /// The state of one series of tries.
@@ -60,7 +86,7 @@ impl Attempts {
     /// Counts a failure and says how long to wait before the next try, or `None` when there is no next one: the
     /// error isn't one that time mends, or the tries are used up. `random` is uniform in `0.0..1.0`.
     pub fn failed_with(&mut self, kind: ErrorKind, random: f64) -> Option<Duration> {
-        self.failed += 1;
+        self.count();
         if self.policy.retries.is_some_and(|retries| self.failed > retries) {
             return None;
         }
@@ -81,17 +107,22 @@ impl Attempts {
         }
     }
 
+    /// Counts a failure.
+    pub fn count(&mut self) {
+        self.failed = self.failed.saturating_add(1);
+    }
+
     /// Forgets the failures: progress was made.
     pub fn succeeded(&mut self) {
         self.failed = 0;
     }
 
-    /// Exponential with jitter over its upper half: a fleet that failed together doesn't come back together.
+    /// Exponential, with the policy's jitter over its upper part.
     #[must_use]
     pub fn backoff(&self, random: f64) -> Duration {
         let doublings = self.failed.saturating_sub(1).min(20);
         let full = self.policy.first.saturating_mul(1 << doublings).min(self.policy.longest);
-        full.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
+        full.mul_f64(1.0 - self.policy.jitter * (1.0 - random.clamp(0.0, 1.0)))
     }
 }
 
@@ -105,6 +136,7 @@ mod tests {
             first: Duration::from_secs(1),
             longest: Duration::from_secs(3),
             retries: Some(4),
+            jitter: RetryPolicy::HALF,
         });
         let sleeps: Vec<_> = (0..5).map(|_| attempts.failed_with(ErrorKind::Transient, 1.0)).collect();
         let seconds = |s| Some(Duration::from_secs(s));
@@ -115,6 +147,17 @@ mod tests {
     fn jitter_never_goes_below_half() {
         let mut attempts = Attempts::new(RetryPolicy::RANGE);
         assert_eq!(attempts.failed_with(ErrorKind::Transient, 0.0), Some(RetryPolicy::RANGE.first / 2));
+    }
+
+    #[test]
+    fn no_number_of_failures_overflows() {
+        for policy in [RetryPolicy::API_SERVER, RetryPolicy::RECONNECT] {
+            let mut attempts = Attempts { policy, failed: u32::MAX - 1 };
+            for _ in 0..3 {
+                attempts.count();
+                assert_eq!(attempts.backoff(1.0), policy.longest);
+            }
+        }
     }
 
     #[test]

@@ -107,18 +107,7 @@ async fn the_agent_judges_as_if_it_had_asked_itself() {
     host.nvml.answer(r#"{"init":9}"#);
     let _watcher = Watcher::over(&host);
     let mut task = Task::over(reading(&host));
-    assert_eq!(*task.state.borrow(), GpuState::unknown(), "nothing is said before the first probe");
-    let waiting = task.until("waiting", |state| state.reason == GpuReason::DriverNotLoaded).await;
-    assert!(!waiting.open);
-
-    host.nvml.answer(r#"{"devices":2}"#);
-    let open = task.until("open", |state| state.open).await;
-    assert_eq!((open.phase, open.devices, open.expected), (GpuPhase::Ready, 2, 2));
-    assert_eq!(open.driver_version.as_deref(), Some(standin::VERSION));
-
-    host.nvml.answer(r#"{"devices":2,"device_error":{"index":0,"code":15}}"#);
-    let doubted = task.until("in doubt", |state| state.reason == GpuReason::GpuLost).await;
-    assert!(doubted.open, "one failed probe doesn't close it");
+    opens_and_is_doubted(&host, &mut task).await;
     task.until("closed", |state| !state.open).await;
 
     host.nvml.answer(r#"{"devices":2}"#);

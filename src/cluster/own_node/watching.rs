@@ -1,25 +1,18 @@
 use std::convert::Infallible;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
-use kube::api::{ListParams, WatchEvent, WatchParams};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::super::client::DEADLINE;
+use super::super::one_object::{OneObject, Seen};
 use super::super::patience::Patience;
 use super::super::{Cluster, ClusterError, Fault};
 use super::object::{ObjectVersion, facts, on_node};
 use crate::list::NodeFacts;
 use crate::node::OnNode;
-
-/// How long a watch lasts at most, in seconds, of which each picks its own: a fleet started together doesn't come back
-/// together.
-const WATCH_SECONDS: std::ops::Range<u32> = 300..600;
 
 /// A look that held this long has worked, whatever ended it: no single request takes as long.
 const WORKED: Duration = Duration::from_secs(45);
@@ -55,12 +48,13 @@ impl Watcher<'_> {
     /// Watches for ever. Whatever goes wrong, the Node is read again: it's one object, which costs the API server no
     /// more than another watch would.
     pub(super) async fn run(self) {
-        let nodes: Api<Node> = Api::all(self.cluster.client().clone());
+        let nodes = Api::all(self.cluster.client().clone());
+        let node = OneObject::new(self.cluster.clone(), nodes, format!("the Node {}", self.name), self.name);
         let mut patience = Patience::default();
         let mut problem: Option<String> = None;
         loop {
             let began = Instant::now();
-            let Err(error) = self.look(&nodes).await;
+            let Err(error) = self.look(&node).await;
             if began.elapsed() >= WORKED {
                 patience.worked();
                 problem = None;
@@ -76,55 +70,30 @@ impl Watcher<'_> {
     }
 
     /// Reads the Node as it is now, from no cache, and follows it from there until something goes wrong.
-    async fn look(&self, nodes: &Api<Node>) -> Result<Infallible, ClusterError> {
-        let only = format!("metadata.name={}", self.name);
-        let what = format!("read the Node {}", self.name);
-        let params = ListParams::default().fields(&only);
-        let found = self.cluster.ask(&what, nodes.list(&params)).await?;
-        let mut version = found.metadata.resource_version.unwrap_or_default();
-        match found.items.first() {
-            Some(node) => self.there(node, true),
+    async fn look(&self, node: &OneObject<Node>) -> Result<Infallible, ClusterError> {
+        let (found, mut version) = node.read().await?;
+        match found {
+            Some(node) => self.there(&node, true),
             None => self.absent("there is no Node of this name yet; waiting for it"),
         }
         loop {
-            version = self.follow(nodes, &only, version).await?;
+            version = self.follow(node, &version).await?;
         }
     }
 
     /// Follows the Node after `version` until the watch ends in the regular way. Gives the version that was reached.
-    async fn follow(
-        &self,
-        nodes: &Api<Node>,
-        only: &str,
-        mut version: String,
-    ) -> Result<String, ClusterError> {
-        let what = format!("watch the Node {}", self.name);
-        let seconds = fastrand::u32(WATCH_SECONDS);
-        let params = WatchParams::default().fields(only).timeout(seconds);
-        let events = self.cluster.ask(&what, nodes.watch(&params, &version)).await?;
-        let began = Instant::now();
-        // The server ends it; should it have vanished behind something that keeps the connection open, we do.
-        let lasts = Duration::from_secs(seconds.into());
-        let mut events = pin!(events.take_until(sleep(lasts + DEADLINE)));
-        while let Some(event) = events.next().await {
-            let reached = match event.map_err(|error| self.cluster.error(&what, &error))? {
-                WatchEvent::Added(node) | WatchEvent::Modified(node) => {
-                    self.there(&node, false);
-                    node.metadata.resource_version
-                }
-                WatchEvent::Deleted(node) => {
-                    self.absent("the Node was deleted; waiting for another of this name");
-                    node.metadata.resource_version
-                }
-                WatchEvent::Bookmark(bookmark) => Some(bookmark.metadata.resource_version),
-                WatchEvent::Error(status) => {
-                    return Err(self.cluster.error(&what, &kube::Error::Api(status)));
-                }
-            };
-            version = reached.unwrap_or(version);
+    async fn follow(&self, node: &OneObject<Node>, version: &str) -> Result<String, ClusterError> {
+        let mut watching = node.watch(version).await?;
+        loop {
+            match watching.next().await {
+                Seen::There(node) => self.there(&node, false),
+                Seen::Gone => self.absent("the Node was deleted; waiting for another of this name"),
+                Seen::Version => {}
+                Seen::Ended => return Ok(watching.version),
+                Seen::Cut => return Err(ClusterError::cut(&format!("watch the Node {}", self.name))),
+                Seen::Failed(error) => return Err(error),
+            }
         }
-        let is_regular = began.elapsed() + Duration::from_secs(1) >= lasts;
-        if is_regular { Ok(version) } else { Err(ClusterError::cut(&what)) }
     }
 
     fn there(&self, node: &Node, listed: bool) {

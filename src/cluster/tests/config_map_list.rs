@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt as _, stream};
 use http::{Request, Response};
 use kube::client::Body;
 use serde_json::{Value, json};
