@@ -8,8 +8,9 @@ use k8s_cri::v1::{
 use tonic::transport::Channel;
 
 use super::client::{MESSAGE_LIMIT, READ_DEADLINE, WRITE_DEADLINE};
-use super::{Containerd, ContainerdError, RegistryAuth};
-use crate::types::{Digest, ImageRef};
+use super::registry_auth::to_cri;
+use super::{Containerd, ContainerdError};
+use crate::types::{Digest, ImageRef, RegistryAuth};
 
 /// An image as CRI shows it to the kubelet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,11 +50,8 @@ impl Containerd {
         auth: Option<&RegistryAuth>,
     ) -> Result<Digest, ContainerdError> {
         let what = format!("pull {reference}");
-        let request = PullImageRequest {
-            image: Some(spec(reference)),
-            auth: auth.map(RegistryAuth::to_cri),
-            sandbox_config: None,
-        };
+        let request =
+            PullImageRequest { image: Some(spec(reference)), auth: auth.map(to_cri), sandbox_config: None };
         let answer =
             self.cri().pull_image(request).await.map_err(|status| self.error(&what, &status).of_pull())?;
         digest(&answer.into_inner().image_ref, &what)

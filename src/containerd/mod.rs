@@ -20,6 +20,5 @@ pub use cri::CriImage;
 pub use error::ContainerdError;
 pub use events::Changes;
 pub use records::ImageRecord;
-pub use registry_auth::RegistryAuth;
 pub use snapshots::{SnapshotStamp, Snapshotter};
 pub use version::ContainerdVersion;

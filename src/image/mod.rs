@@ -3,16 +3,20 @@
 //! It says what is warm and does what it is told; which image is wanted and when is the agent's. It changes nothing in
 //! containerd's configuration, takes off no pin that isn't ours, and removes no image.
 
+mod commit;
+mod credentials;
 mod durable;
 mod error;
 mod images;
-mod keyring;
+mod layer;
 mod look;
+mod manifest;
 mod pins;
 mod presence;
 mod pull;
 mod sweep;
 mod task;
+mod unpack;
 
 pub use error::ImageError;
 pub use images::{Images, Pin};

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::keyring::Keyring;
+use super::credentials::Keyring;
 use super::look::{Seen, Top, look};
 use super::pins::{MARK, PIN, is_ours, needs_pin};
 use super::{ImageError, ImagesHandle};
-use crate::containerd::{Containerd, ContainerdError, RegistryAuth};
+use crate::containerd::{Containerd, ContainerdError};
 use crate::list::ImageGoods;
-use crate::types::{Digest, ErrorKind, ImageRef, Progress, Revision};
+use crate::types::{Digest, ErrorKind, ImageRef, Progress, RegistryAuth, Revision};
 
 /// Brings images into containerd through CRI, as the kubelet would, and pins and unpins them.
 #[derive(Debug, Clone)]

@@ -21,6 +21,7 @@ mod http;
 mod index;
 mod memory;
 mod patience;
+pub mod registry;
 mod s3;
 mod selection;
 mod sources;

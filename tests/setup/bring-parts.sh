@@ -43,6 +43,11 @@ needs() {
   echo "cc build-essential"
   echo "protoc protobuf-compiler"
   echo "/usr/include/google/protobuf/timestamp.proto libprotobuf-dev"
+  # The gzip library of the image path is built from its sources.
+  echo "nasm nasm"
+  echo "autoconf autoconf"
+  echo "automake automake"
+  echo "libtoolize libtool"
   echo "runc runc"
   echo "nginx nginx-light"
   echo "openssl openssl"

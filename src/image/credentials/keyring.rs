@@ -9,9 +9,8 @@ use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 
-use super::ImageError;
-use crate::containerd::RegistryAuth;
-use crate::types::{ImageRef, Secret};
+use crate::image::ImageError;
+use crate::types::{ImageRef, RegistryAuth, Secret};
 
 /// A docker configuration is a few lines; a Secret holds at most 1 MiB.
 const FILE_LIMIT: u64 = 1 << 20;
@@ -28,7 +27,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// The credentials of one docker configuration, by registry pattern.
-pub(super) struct Keyring {
+pub(in crate::image) struct Keyring {
     /// Sorted by pattern: the last that matches is the most specific.
     by_pattern: BTreeMap<String, Vec<RegistryAuth>>,
 }
@@ -51,7 +50,7 @@ struct DockerAuth {
 impl Keyring {
     /// Reads the credentials called `name`: the Secret that is mounted at `dir/name`. They are read at each use, since
     /// a mounted Secret changes under us.
-    pub(super) async fn read(dir: &Path, name: &str) -> Result<Self, ImageError> {
+    pub(in crate::image) async fn read(dir: &Path, name: &str) -> Result<Self, ImageError> {
         let failed = |problem: String| ImageError::Credentials { name: name.to_owned(), problem };
         if name.is_empty() || name.starts_with('.') || name.contains('/') {
             return Err(failed("that can't be the name of a mounted Secret".to_owned()));
@@ -80,7 +79,7 @@ impl Keyring {
     }
 
     /// Reads a docker configuration. Errors name the registry and never the credentials.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
+    pub(in crate::image) fn parse(bytes: &[u8]) -> Result<Self, String> {
         // serde's message can quote what it stumbled over, which can be a password: only the place is told.
         let config: DockerConfig = serde_json::from_slice(bytes).map_err(|error| {
             format!("not a docker configuration (line {}, column {})", error.line(), error.column())
@@ -96,7 +95,7 @@ impl Keyring {
     }
 
     /// The credentials to try for `image`, in order. None is an image that is pulled without.
-    pub(super) fn candidates(&self, image: &ImageRef) -> Vec<RegistryAuth> {
+    pub(in crate::image) fn candidates(&self, image: &ImageRef) -> Vec<RegistryAuth> {
         let found: Vec<RegistryAuth> = self
             .by_pattern
             .iter()

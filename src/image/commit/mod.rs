@@ -1,0 +1,5 @@
+//! How unpacked layers become an image that containerd and the kubelet know: lease, scratch snapshots, the exchange of
+//! directories, commits in order, documents, records.
+//!
+//! It fetches nothing and unpacks nothing. All it makes hangs on a lease until the image has its names, so that a crash
+//! at any moment leaves only what containerd's garbage collection takes.
