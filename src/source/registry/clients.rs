@@ -12,7 +12,6 @@ use crate::source::{SourceConfig, SourceError, client};
 const MOST: usize = 64;
 
 /// One client a kind of TLS, so that hosts share connections and handshakes; made anew when a file of it changed.
-#[derive(Default)]
 pub(super) struct Clients(Mutex<Vec<(Key, Vec<Stamp>, Client)>>);
 
 #[derive(Clone, PartialEq)]
@@ -24,6 +23,13 @@ struct Key {
 type Stamp = Option<(SystemTime, u64)>;
 
 impl Clients {
+    /// With the one that most hosts share.
+    pub(super) fn new(config: &SourceConfig) -> Result<Self, SourceError> {
+        let key = Key { tls: HostTls::default(), connect: config.connect };
+        let client = make(&key)?;
+        Ok(Self(Mutex::new(vec![(key, Vec::new(), client)])))
+    }
+
     /// The client for `host`.
     pub(super) async fn of(&self, host: &RegistryHost, config: &SourceConfig) -> Result<Client, SourceError> {
         let key = Key { tls: host.tls.clone(), connect: host.dial_timeout.unwrap_or(config.connect) };

@@ -36,8 +36,8 @@ impl Registries {
     /// # Errors
     /// When the system's CA certificates can't be read.
     pub fn new(config: SourceConfig) -> Result<Self, SourceError> {
-        client::builder(config.connect).build().map_err(client::no_trust)?;
-        Ok(Self(Arc::new(Shared { config, clients: Clients::default(), gates: Mutex::default() })))
+        let clients = Clients::new(&config)?;
+        Ok(Self(Arc::new(Shared { config, clients, gates: Mutex::default() })))
     }
 
     /// The repository of `image` at `hosts`, in the order in which they are to be tried; the registry itself is the

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
@@ -12,6 +12,7 @@ pub(in crate::source) struct Request {
     pub(in crate::source) method: String,
     pub(in crate::source) target: String,
     headers: HashMap<String, String>,
+    pub(in crate::source) body: String,
 }
 
 impl Request {
@@ -156,8 +157,13 @@ async fn serve(
         let mut words = lines[0].split(' ').map(str::to_owned);
         let (method, target) = (words.next().unwrap(), words.next().unwrap());
         let headers = lines[1..].iter().filter_map(|line| line.split_once(": "));
-        let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
-        let request = Request { method, target, headers };
+        let headers: HashMap<String, String> =
+            headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+        let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).await?;
+        let body = String::from_utf8(body).unwrap();
+        let request = Request { method, target, headers, body };
         seen.lock().unwrap().push(request.clone());
         let answer = answer(&request);
         if answer.is_silent {

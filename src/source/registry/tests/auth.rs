@@ -113,7 +113,14 @@ async fn a_password_goes_by_oauth2_or_in_the_older_way() {
         assert_eq!((seen[0].method.as_str(), seen[0].target.as_str()), ("POST", "/token"));
         assert_eq!(seen[0].header("authorization"), None);
         assert_eq!(seen.len(), if refused == 0 { 1 } else { 2 }, "{refused}");
+        let form = "scope=repository%3Ateam%2Fapp%3Apull&service=reg%2C+istry&client_id=stoker";
+        assert_eq!(
+            seen[0].body,
+            format!("{form}&grant_type=password&username=me&password=hunter2"),
+            "{refused}"
+        );
         if let Some(get) = seen.get(1) {
+            assert_eq!((get.method.as_str(), get.body.as_str()), ("GET", ""));
             assert_eq!(get.header("authorization"), Some("Basic bWU6aHVudGVyMg=="));
             assert!(get.target.contains("scope=repository%3Ateam%2Fapp%3Apull"), "{}", get.target);
         }
@@ -123,6 +130,50 @@ async fn a_password_goes_by_oauth2_or_in_the_older_way() {
     assert_eq!(error.kind(), ErrorKind::Denied);
     assert!(!crate::rt::chain(&error).contains("hunter2"));
     assert_eq!(denied.tokens.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn an_identity_token_is_exchanged_and_not_shown_to_the_registry() {
+    let bed = bed(|request, number| match request.body.contains("grant_type=refresh_token") {
+        true => token(number, r#","access_token":"""#),
+        false => Answer::new(403),
+    })
+    .await;
+    let identity = RegistryAuth::IdentityToken(Secret::new("hush/1".to_owned()));
+    at(vec![host(&bed.registry)], vec![identity]).resolve().await.unwrap();
+    assert!(bed.tokens.seen()[0].body.ends_with("refresh_token=hush%2F1"), "{:?}", bed.tokens.seen());
+    assert_eq!(authorizations(&bed.registry), [None, Some("Bearer t1".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_token_server_that_fails_fails_all_that_wait_for_it_at_once() {
+    let bed = bed(|_, _| Answer::new(503).header("Retry-After", "9")).await;
+    let layer = blob(&at(vec![host(&bed.registry)], Vec::new()));
+    let ranges = join_all((0..16).map(|at| read(&*layer, at, at + 2))).await;
+    for range in ranges {
+        let retry_after = Some(Duration::from_secs(9));
+        assert_eq!(range.unwrap_err().kind(), ErrorKind::Throttled { retry_after });
+    }
+    // The first range looks alone; the others wait for it, and then for one token together, but for a straggler.
+    assert!((2..=4).contains(&bed.tokens.seen().len()), "{}", bed.tokens.seen().len());
+}
+
+#[tokio::test]
+async fn whoever_gives_up_takes_nobodys_token_with_him() {
+    let bed = Arc::new(bed(|_, number| token(number, "")).await);
+    let repository = at(vec![host(&bed.registry)], Vec::new());
+    let wanted = descriptor(br#"{"schemaVersion":2}"#);
+    for _ in 0..50 {
+        // Cut off after a random number of its turns.
+        let mut asking = Box::pin(repository.manifest(&wanted));
+        for _ in 0..fastrand::usize(1..6) {
+            if futures::poll!(&mut asking).is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(repository.manifest(&wanted).await.unwrap().len(), 19);
 }
 
 #[tokio::test]
