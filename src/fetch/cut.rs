@@ -29,7 +29,7 @@ pub(super) struct Share {
     pub(super) memory: u64,
 }
 
-/// Of a range, in `Cut::Growing`: the first range of a blob, and every piece.
+/// Of a range, in `Cut::Growing`: every piece.
 const SHORT: u64 = 16;
 
 /// Of a range, in `Cut::Growing`: a blob that isn't longer is not worth a second request.
@@ -59,12 +59,18 @@ impl Cut {
         if self == Self::Even {
             return Reach { range: limits.range, window };
         }
-        let share = limits.memory / readers.max(1);
-        // Short enough for as many at once as one blob may have; but when all connections are busy anyway, shorter
-        // ones would only be more requests.
-        let fair = (share / limits.per_blob as u64).max(limits.memory / limits.per_origin as u64);
-        let grown = self.piece(limits).saturating_mul(1 << begun.min(32));
-        Reach { range: pages(grown.min(fair).min(limits.range)), window: window.min(share) }
+        let readers = readers.max(1);
+        let share = limits.memory / readers;
+        let lanes = (limits.per_origin as u64).div_ceil(readers).clamp(1, limits.per_blob as u64);
+        // Short enough for all lanes to be busy within the share; but when there are more readers than connections,
+        // shorter ones would only be more requests.
+        let longest = (share / lanes).max(limits.memory / limits.per_origin as u64).min(limits.range);
+        // Each lane's first range is twice as long as the one before it: they end one after the other, and the
+        // reader gets what all of them bring from the beginning.
+        let first = (longest >> (lanes - 1).min(32)).max(self.piece(limits));
+        let range = first.saturating_mul(1 << begun.min(32)).min(longest);
+        // Less than two ranges, and every lane would wait for the reader between them.
+        Reach { range: pages(range), window: window.min(share.max(longest.saturating_mul(2))) }
     }
 
     /// What one stream for the last `left` bytes of a blob takes of memory.
@@ -103,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_reader_begins_soon_and_goes_on_in_long_ranges() {
-        assert_eq!(ranges(1), [1, 2, 4, 8, 16, 16]);
+        assert_eq!(ranges(1), [2, 4, 8, 16, 16, 16]);
         assert_eq!(window(1), 128);
     }
 
@@ -111,8 +117,10 @@ mod tests {
     fn many_readers_share_the_memory_and_keep_all_connections_busy() {
         assert_eq!(ranges(4), [1, 2, 4, 8, 8, 8]);
         assert_eq!(window(4), 32);
-        assert_eq!(ranges(100), [1, 2, 4, 8, 8, 8]);
-        assert_eq!(window(100), 1);
+        assert_eq!(ranges(8), [4, 8, 8, 8, 8, 8]);
+        assert_eq!(window(8), 16);
+        assert_eq!(ranges(100), [8; 6]);
+        assert_eq!(window(100), 16);
     }
 
     #[test]
