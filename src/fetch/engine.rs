@@ -11,7 +11,7 @@ use super::outlet::Outlet;
 use super::parallel::{self, Parallel};
 use super::stored::Stored;
 use super::{ALIGNMENT, FetchError, Piece, Sink, stream};
-use crate::rt::RetryPolicy;
+use crate::rt::{Metrics, RetryPolicy};
 use crate::source::RangeSource;
 use crate::types::{Digest, Progress};
 
@@ -56,6 +56,7 @@ pub struct Engine {
     retry: RetryPolicy,
     memory: Memory,
     connections: Connections,
+    metrics: Option<Arc<Metrics>>,
 }
 
 /// One blob to be moved, and what it may use for that.
@@ -69,6 +70,7 @@ pub(super) struct Job<'a> {
     pub(super) retry: RetryPolicy,
     pub(super) memory: &'a Memory,
     pub(super) connections: &'a Connections,
+    pub(super) metrics: Option<&'a Metrics>,
 }
 
 impl Engine {
@@ -82,7 +84,14 @@ impl Engine {
             retry: RetryPolicy::RANGE,
             memory: Memory::new(limits.memory, [Cut::Even, Cut::Growing].map(|cut| cut.piece(limits))),
             connections: Connections::new(limits.per_origin),
+            metrics: None,
         }
+    }
+
+    /// The same engine, that counts there what it asks for again.
+    #[must_use]
+    pub fn counting_in(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics: Some(metrics), ..self }
     }
 
     /// Fetches all `size` bytes of `blob` into `sink` and says what their SHA-256 is. Comparing it is the caller's.
@@ -170,6 +179,7 @@ impl Engine {
             retry: self.retry,
             memory: &self.memory,
             connections: &self.connections,
+            metrics: self.metrics.as_deref(),
         };
         let outcome = tokio::select! {
             biased;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::tests::{PAGE, content, fault, faulty, limits};
 use super::{ALIGNMENT, Engine, FetchError, Limits, Piece, Sink};
+use crate::rt::Metrics;
 use crate::source::{Fault, Faulty, MemorySource, RangeBody, RangeSource, SourceError};
 use crate::types::{ByteRange, Digest, ErrorKind, Progress};
 
@@ -397,6 +398,24 @@ async fn tries_come_to_an_end() {
         let came =
             fetch(&engine, faulty(&content(size), vec![Fault::Status(503); 1000]), size, Pace::Prompt).await;
         assert!(matches!(came.result, Err(FetchError::TriesExhausted { tries: 7, .. })), "{:?}", came.result);
+    }
+}
+
+#[tokio::test]
+async fn every_further_try_is_counted_by_its_reason() {
+    for size in [5000, 60 * ALIGNMENT] {
+        let metrics = Arc::new(Metrics::new());
+        let engine = Engine::impatient(limits(32, 8, 2)).counting_in(Arc::clone(&metrics));
+        let source = faulty(&content(size), [Fault::Status(503), Fault::Reset(10), Fault::Cut(0)]);
+        fetch(&engine, source, size, Pace::Prompt).await.result.unwrap();
+        let source = faulty(&content(size), vec![Fault::Status(404); 9]);
+        fetch(&engine, source, size, Pace::Prompt).await.result.unwrap_err();
+        let mut text = String::new();
+        metrics.encode(&mut text).unwrap();
+        for (reason, count) in [("throttled", 1), ("transient", 2), ("not_found", 0)] {
+            let line = format!("stoker_fetch_retries_total{{reason=\"{reason}\"}} {count}");
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
     }
 }
 

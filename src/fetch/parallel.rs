@@ -137,7 +137,7 @@ impl<'a> State<'a> {
     ) -> Result<BoxFuture<'a, Arrival>, FetchError> {
         let got = asked.len() - slot.rest().map_or(0, ByteRange::len);
         self.schedule.failed(asked, got);
-        let delay = slot.failed(got, error)?;
+        let delay = slot.failed(got, error, self.job.metrics)?;
         let rest = self.schedule.hand_out().ok_or_else(nothing_moves)?;
         Ok(send(self.job, slot, rest, delay))
     }

@@ -63,7 +63,8 @@ async fn read_all(job: &Job<'_>, from: u64, arrive: UnboundedSender<Piece>) -> R
             Err(Ended::Fetch(error)) => return Err(error),
         };
         let got = reader.position - rest.start();
-        tokio::time::sleep(again(&mut attempts, got, share.piece, error)?).await;
+        let delay = again(&mut attempts, got, share.piece, error, job.metrics)?;
+        tokio::time::sleep(delay).await;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use super::FetchError;
 use super::budget::{Connections, Grant};
 use super::counted::Counted;
 use super::piece::{Home, Part, Piece};
-use crate::rt::{Attempts, RetryPolicy, chain};
+use crate::rt::{Attempts, Metrics, RetryPolicy, chain};
 use crate::source::{RangeBody, RangeSource, SourceError};
 use crate::types::{ByteRange, ErrorKind};
 
@@ -78,8 +78,13 @@ impl Slot {
     }
 
     /// How long to wait before the rest is asked for again, after a try that brought `got` bytes of it.
-    pub(super) fn failed(&mut self, got: u64, error: SourceError) -> Result<Duration, FetchError> {
-        again(&mut self.attempts, got, self.range.len(), error)
+    pub(super) fn failed(
+        &mut self,
+        got: u64,
+        error: SourceError,
+        metrics: Option<&Metrics>,
+    ) -> Result<Duration, FetchError> {
+        again(&mut self.attempts, got, self.range.len(), error, metrics)
     }
 }
 
@@ -141,12 +146,13 @@ pub(super) fn too_little(blob: &dyn RangeSource) -> SourceError {
 }
 
 /// The sleep before the next try, or the error that ends it all. A try that brought a sixteenth of a range is
-/// progress, so a blob has a bounded number of tries however its connections break.
+/// progress, so a blob has a bounded number of tries however its connections break. Every further try is counted.
 pub(super) fn again(
     attempts: &mut Attempts,
     got: u64,
     range: u64,
     error: SourceError,
+    metrics: Option<&Metrics>,
 ) -> Result<Duration, FetchError> {
     if got.saturating_mul(16) >= range {
         attempts.succeeded();
@@ -154,6 +160,9 @@ pub(super) fn again(
     let kind = error.kind();
     let delay = attempts.failed_with(kind, fastrand::f64());
     if let Some(delay) = delay.filter(|delay| *delay <= LONGEST_WAIT) {
+        if let Some(metrics) = metrics {
+            metrics.retried(kind);
+        }
         let failed = attempts.failed();
         tracing::debug!(error = chain(&error), failed, ?delay, "a range broke off; asking for its rest");
         return Ok(delay);
@@ -178,8 +187,8 @@ mod tests {
             retry_after: Some(Duration::from_secs(seconds)),
         };
         let mut attempts = Attempts::new(RetryPolicy::RANGE);
-        assert!(again(&mut attempts, 0, 100, asked_for(5)).is_ok());
-        let error = again(&mut attempts, 0, 100, asked_for(600)).unwrap_err();
+        assert!(again(&mut attempts, 0, 100, asked_for(5), None).is_ok());
+        let error = again(&mut attempts, 0, 100, asked_for(600), None).unwrap_err();
         let asked = ErrorKind::Throttled { retry_after: Some(Duration::from_secs(600)) };
         assert_eq!(error.kind(), asked, "the agent's own backoff hears how long");
     }
