@@ -46,7 +46,7 @@ pub(crate) use bed::{Bed, BedOptions};
 pub(crate) use bed_node::BedNode;
 pub(crate) use containerd::{Containerd, Options, Version};
 pub(crate) use control_plane::ControlPlane;
-pub(crate) use fault_proxy::{Fault, FaultProxy, Rule, Seen};
+pub(crate) use fault_proxy::{Fault, FaultProxy, Rule, Seen, Trouble};
 pub(crate) use free_port::FreePort;
 pub(crate) use gpu::Gpus;
 pub(crate) use image::{BuiltImage, BuiltLayer, ImageBuilder, Kind, Layer};
