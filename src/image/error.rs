@@ -1,6 +1,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::CommitError;
 use crate::containerd::ContainerdError;
 use crate::types::{Digest, ErrorKind};
 
@@ -10,6 +11,8 @@ use crate::types::{Digest, ErrorKind};
 pub enum ImageError {
     #[error(transparent)]
     Containerd(#[from] ContainerdError),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
     #[error("{image}: {advice}")]
     Pull {
         image: String,
@@ -55,6 +58,7 @@ impl ImageError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Containerd(cause) | Self::Pull { cause, .. } => cause.kind(),
+            Self::Commit(cause) => cause.kind(),
             Self::Credentials { .. } => ErrorKind::Denied,
             Self::Configuration { .. } => ErrorKind::Unsupported,
             Self::NotShown { .. } => ErrorKind::Transient,
@@ -81,6 +85,7 @@ impl ImageError {
                     "PullFailed"
                 }
             },
+            Self::Commit(cause) => cause.code(),
             Self::Credentials { .. } => "CredentialsMissing",
             Self::Configuration { .. } => "Unsupported",
             Self::NotShown { .. } => "NotShown",

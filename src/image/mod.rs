@@ -18,6 +18,8 @@ mod sweep;
 mod task;
 mod unpack;
 
+#[doc(hidden)]
+pub use commit::{CommitError, CommitLayer, Scratch, Workplace, Workplaces, labels};
 pub use error::ImageError;
 pub use images::{Images, Pin};
 pub use pins::to_unpin;
