@@ -20,6 +20,8 @@ pub enum CommitError {
         #[source]
         cause: io::Error,
     },
+    #[error("layers can't be put into the snapshotter {snapshotter} from outside: only overlayfs takes them")]
+    Snapshotter { snapshotter: String },
     #[error(
         "the snapshotter {snapshotter} mounts its snapshots in a way that can't be filled from outside: {mounts}"
     )]
@@ -45,7 +47,7 @@ impl CommitError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Containerd(cause) => cause.kind(),
-            Self::NoAccess { .. } | Self::Mounts { .. } => ErrorKind::Unsupported,
+            Self::NoAccess { .. } | Self::Snapshotter { .. } | Self::Mounts { .. } => ErrorKind::Unsupported,
             Self::Place { cause, .. } => match cause.downcast_ref::<io::Error>().map(io::Error::kind) {
                 Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => ErrorKind::NoSpace,
                 _ => ErrorKind::Local,
@@ -60,7 +62,7 @@ impl CommitError {
             Self::Containerd(cause) if cause.is_daemon_away() => "ContainerdUnavailable",
             Self::Containerd(_) => "ContainerdError",
             Self::NoAccess { .. } => "NoAccess",
-            Self::Mounts { .. } => "Unsupported",
+            Self::Snapshotter { .. } | Self::Mounts { .. } => "Unsupported",
             Self::Place { .. } if self.kind() == ErrorKind::NoSpace => "NoSpace",
             Self::Place { .. } | Self::Vanishing { .. } => "CommitFailed",
             Self::NotShown { .. } => "NotShown",

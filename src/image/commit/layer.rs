@@ -75,9 +75,9 @@ impl Workplace {
         labels: &BTreeMap<String, String>,
     ) -> Result<(), CommitError> {
         let name = &self.snapshotter.name;
-        let inside = |dir: &PathBuf| dir.starts_with(&self.snapshotter.root);
-        let (real, lowers) = (upper_dir(mounts).filter(inside), lower_dirs(mounts));
-        let Some(real) = real.filter(|_| lowers.iter().all(inside)) else {
+        let (real, lowers) = (upper_dir(mounts), lower_dirs(mounts));
+        let known = |real: &PathBuf| lowers.iter().chain([real]).all(|dir| self.is_snapshot(dir));
+        let Some(real) = real.filter(known) else {
             return Err(self.unknown_mounts(mounts));
         };
         let work = Exchange {

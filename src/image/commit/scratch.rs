@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::workplace::OURS;
 use super::{CommitError, Workplace, access};
@@ -26,7 +26,7 @@ impl Workplace {
         let name = &self.snapshotter.name;
         let mounts =
             self.containerd.prepare_snapshot(&self.lease, name, &key, None, &BTreeMap::new()).await?;
-        let checked = match upper_dir(&mounts).filter(|dir| dir.starts_with(&self.snapshotter.root)) {
+        let checked = match upper_dir(&mounts).filter(|dir| self.is_snapshot(dir)) {
             Some(dir) => access::check_scratch(&self.snapshotter.root, &dir).await.map(|()| dir),
             None => Err(self.unknown_mounts(&mounts)),
         };
@@ -45,6 +45,15 @@ impl Workplace {
     /// When the call fails. It goes with the lease then.
     pub async fn discard(&self, scratch: Scratch) -> Result<(), CommitError> {
         Ok(self.containerd.remove_snapshot(&self.snapshotter.name, &scratch.key).await?)
+    }
+
+    /// Whether `dir` is where overlayfs has the files of a snapshot: `<root>/snapshots/N/fs`.
+    pub(super) fn is_snapshot(&self, dir: &Path) -> bool {
+        let Ok(below) = dir.strip_prefix(self.snapshotter.root.join("snapshots")) else { return false };
+        let mut parts = below.iter();
+        let number =
+            parts.next().and_then(|part| part.to_str()).is_some_and(|part| part.parse::<u64>().is_ok());
+        number && parts.next().is_some_and(|part| part == "fs") && parts.next().is_none()
     }
 
     pub(super) fn unknown_mounts(&self, mounts: &[Mount]) -> CommitError {

@@ -12,8 +12,11 @@ use crate::types::{Descriptor, Digest};
 /// When garbage collection may take a lease that was never closed: also that of a node which lost us for good.
 const LASTS: Duration = Duration::from_secs(24 * 3600);
 
+/// The one snapshotter whose directories are what a layer unpacks to. Others look alike and mean other things.
+const OVERLAYFS: &str = "overlayfs";
+
 /// Beyond this age a lease may run out under us, and it can't be made to last longer.
-const OLDEST: Duration = Duration::from_secs(12 * 3600);
+pub(super) const OLDEST: Duration = Duration::from_secs(12 * 3600);
 
 /// How our snapshots' keys begin until they are committed.
 pub(super) const OURS: &str = "stoker-";
@@ -37,10 +40,14 @@ impl Workplace {
         containerd: &Containerd,
         snapshotter: &Snapshotter,
         manifest: Digest,
+        oldest: Duration,
         turn: OwnedMutexGuard<()>,
     ) -> Result<Self, CommitError> {
+        if snapshotter.name != OVERLAYFS {
+            return Err(CommitError::Snapshotter { snapshotter: snapshotter.name.clone() });
+        }
         access::check_root(&snapshotter.root).await?;
-        let lease = lease(containerd, &format!("stoker-{manifest}")).await?;
+        let lease = lease(containerd, &format!("stoker-{manifest}"), oldest).await?;
         // What a crash has left half-unpacked: its bytes were never checked to the end.
         for key in containerd.held_snapshots(&lease, &snapshotter.name).await? {
             if key.starts_with(OURS) {
@@ -131,13 +138,13 @@ impl Workplace {
 }
 
 /// The lease called `id`: the one that is there, unless it's too old to be relied on, or a new one.
-async fn lease(containerd: &Containerd, id: &str) -> Result<Lease, ContainerdError> {
+async fn lease(containerd: &Containerd, id: &str, oldest: Duration) -> Result<Lease, ContainerdError> {
     loop {
         if let Some(lease) = containerd.create_lease(id, LASTS).await? {
             return Ok(lease);
         }
         match containerd.lease(id).await? {
-            Some(lease) if !is_old(lease.made(), Timestamp::now()) => return Ok(lease),
+            Some(lease) if !is_old(lease.made(), Timestamp::now(), oldest) => return Ok(lease),
             // With all that hangs on it: half a day's leftovers are worth little.
             Some(lease) => containerd.delete_lease(&lease, true).await?,
             // Somebody deleted it just now.
@@ -147,10 +154,10 @@ async fn lease(containerd: &Containerd, id: &str) -> Result<Lease, ContainerdErr
 }
 
 /// A lease from the future was made by a clock that was wrong, and so is the time at which it runs out.
-fn is_old(made: Timestamp, now: Timestamp) -> bool {
+fn is_old(made: Timestamp, now: Timestamp, oldest: Duration) -> bool {
     let age = now.duration_since(made);
-    age.is_negative() && age.unsigned_abs() > Duration::from_secs(60)
-        || !age.is_negative() && age.unsigned_abs() > OLDEST
+    let most = if age.is_negative() { Duration::from_secs(60) } else { oldest };
+    age.unsigned_abs() > most
 }
 
 #[cfg(test)]
@@ -160,7 +167,7 @@ mod tests {
     #[test]
     fn a_lease_is_old_well_before_it_runs_out_or_when_its_clock_was_wrong() {
         let now: Timestamp = "2026-06-01T12:00:00Z".parse().unwrap();
-        let old = |made: &str| is_old(made.parse().unwrap(), now);
+        let old = |made: &str| is_old(made.parse().unwrap(), now, OLDEST);
         assert!(!old("2026-06-01T12:00:00Z") && !old("2026-06-01T00:00:01Z") && !old("2026-06-01T12:00:59Z"));
         assert!(old("2026-05-31T23:59:59Z") && old("1970-01-01T00:00:00Z") && old("2026-06-01T12:01:01Z"));
     }
