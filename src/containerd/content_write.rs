@@ -22,15 +22,6 @@ const IN_FLIGHT: usize = 4;
 /// Committing hashes nothing more, but it fsyncs the whole blob.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(600);
 
-/// What opening a blob for writing came to.
-#[derive(Debug)]
-pub enum BlobWrite {
-    /// It is in the content store already, and hangs on the lease now.
-    There,
-    /// It can be written.
-    Open(BlobWriter),
-}
-
 /// Writes one blob into the content store, piece by piece, in order. containerd checks the digest. Dropped, it leaves
 /// what it has written as a half-written blob, which the next writer goes on with or overwrites, and which goes with the
 /// lease.
@@ -83,11 +74,15 @@ impl Containerd {
         }
     }
 
-    /// Opens a blob for writing. Its reference in the store is ours alone, so nobody's pull finds what we left behind.
+    /// Opens a blob for writing; `None` where it's in the content store already: then it hangs on the lease. Its reference in the store is ours alone, so nobody's pull finds what we left behind.
     ///
     /// # Errors
     /// When the call fails; [`ContainerdError::Locked`] while somebody else of us writes the same.
-    pub async fn write_blob(&self, lease: &Lease, blob: &Descriptor) -> Result<BlobWrite, ContainerdError> {
+    pub async fn write_blob(
+        &self,
+        lease: &Lease,
+        blob: &Descriptor,
+    ) -> Result<Option<BlobWriter>, ContainerdError> {
         let what = format!("store the blob {}", blob.digest);
         let (mut requests, stream) = mpsc::channel(IN_FLIGHT);
         // containerd answers nothing, not even headers, before the first message.
@@ -108,11 +103,11 @@ impl Containerd {
         let (answers, offset) = match self.call(&what, WRITE_DEADLINE, open).await {
             Ok(Some(opened)) => opened,
             Ok(None) => return Err(ended(&what)),
-            Err(error) if error.is_already_there() => return Ok(BlobWrite::There),
+            Err(error) if error.is_already_there() => return Ok(None),
             Err(error) => return Err(error.of_write()),
         };
         let offset = u64::try_from(offset).unwrap_or_default();
-        Ok(BlobWrite::Open(BlobWriter {
+        Ok(Some(BlobWriter {
             containerd: self.clone(),
             lease: lease.clone(),
             what,

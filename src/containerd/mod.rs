@@ -24,7 +24,7 @@ mod version;
 
 pub use blobs::{BlobInfo, BlobReader};
 pub use client::Containerd;
-pub use content_write::{BlobWrite, BlobWriter};
+pub use content_write::BlobWriter;
 pub use cri::CriImage;
 pub use daemon::{Daemon, Verifiers};
 pub use error::ContainerdError;

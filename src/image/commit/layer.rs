@@ -47,14 +47,11 @@ impl Workplace {
     pub async fn commit(&self, scratch: Scratch, layer: &CommitLayer) -> Result<(), CommitError> {
         let chain = layer.chain;
         let labels = labels(layer);
-        let name = &self.snapshotter.name;
         let parent = layer.parent.map(|parent| parent.to_string());
         for _ in 0..TRIES {
             // With its target named, the key is refused where that is there already.
             let key = format!("{OURS}layer-{:016x}", fastrand::u64(..));
-            let prepared =
-                self.containerd.prepare_snapshot(&self.lease, name, &key, parent.as_deref(), &labels).await;
-            match prepared {
+            match self.prepare(&key, parent.as_deref(), &labels).await {
                 Ok(mounts) => return self.fill(scratch, &key, &mounts, layer, &labels).await,
                 Err(error) if error.is_already_there() => {}
                 Err(error) => return Err(error.into()),

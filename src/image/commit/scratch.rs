@@ -3,7 +3,10 @@ use std::path::{Path, PathBuf};
 
 use super::workplace::OURS;
 use super::{CommitError, Workplace, access};
-use crate::containerd::{Mount, upper_dir};
+use crate::containerd::{ContainerdError, Mount, upper_dir};
+
+/// How a directory that shouldn't be there shows in containerd's words: Go refuses to rename onto one.
+const IN_THE_WAY: &str = "file exists";
 
 /// An empty directory to unpack a layer into: that of a snapshot without a parent, so that containerd itself cleans it
 /// up, whatever happens to us.
@@ -24,8 +27,7 @@ impl Workplace {
     pub async fn scratch(&self) -> Result<Scratch, CommitError> {
         let key = format!("{OURS}scratch-{:016x}", fastrand::u64(..));
         let name = &self.snapshotter.name;
-        let mounts =
-            self.containerd.prepare_snapshot(&self.lease, name, &key, None, &BTreeMap::new()).await?;
+        let mounts = self.prepare(&key, None, &BTreeMap::new()).await?;
         let checked = match upper_dir(&mounts).filter(|dir| self.is_snapshot(dir)) {
             Some(dir) => access::check_scratch(&self.snapshotter.root, &dir).await.map(|()| dir),
             None => Err(self.unknown_mounts(&mounts)),
@@ -35,6 +37,27 @@ impl Workplace {
             Err(error) => {
                 self.containerd.remove_snapshot(name, &key).await?;
                 Err(error)
+            }
+        }
+    }
+
+    /// Prepares a snapshot. A containerd that was killed while it made one has left a directory in the way of the next; it
+    /// fails on that, but removes it (`createSnapshot` in `snapshots/overlay`), so that the next try does it.
+    pub(super) async fn prepare(
+        &self,
+        key: &str,
+        parent: Option<&str>,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<Vec<Mount>, ContainerdError> {
+        let name = &self.snapshotter.name;
+        let mut tries = 3;
+        loop {
+            tries -= 1;
+            match self.containerd.prepare_snapshot(&self.lease, name, key, parent, labels).await {
+                Err(ContainerdError::Call { message, .. }) if tries > 0 && message.contains(IN_THE_WAY) => {
+                    tracing::debug!(%message, "a directory that was in containerd's way is gone; once more");
+                }
+                prepared => return prepared,
             }
         }
     }

@@ -6,7 +6,7 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
 use super::{CommitError, access, labels};
-use crate::containerd::{BlobWrite, Containerd, ContainerdError, Lease, Snapshotter};
+use crate::containerd::{BlobWriter, Containerd, ContainerdError, Lease, Snapshotter};
 use crate::types::{Descriptor, Digest};
 
 /// When garbage collection may take a lease that was never closed: also that of a node which lost us for good.
@@ -79,11 +79,11 @@ impl Workplace {
         Ok(self.containerd.blob_info(blob.digest).await?.is_some_and(|found| found.size == blob.size))
     }
 
-    /// Opens a layer's blob for writing, where blobs are kept.
+    /// Opens a layer's blob for writing, where blobs are kept; `None` where it's there already, and stays from now on.
     ///
     /// # Errors
     /// When the call fails, also while somebody of us writes the same blob.
-    pub async fn write_blob(&self, blob: &Descriptor) -> Result<BlobWrite, CommitError> {
+    pub async fn write_blob(&self, blob: &Descriptor) -> Result<Option<BlobWriter>, CommitError> {
         Ok(self.containerd.write_blob(&self.lease, blob).await?)
     }
 

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read as _;
+use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use flate2::read::GzDecoder;
 use rustix::fs::{FileType, Mode, XattrFlags};
-use stoker::containerd::{BlobWrite, Containerd as Client, Snapshotter};
+use stoker::containerd::{Containerd as Client, Snapshotter};
 use stoker::image::{CommitError, CommitLayer, Scratch as LayerScratch, Workplace, Workplaces, labels};
 use stoker::types::{Descriptor, Digest, ImageRef};
 
@@ -18,6 +19,12 @@ use crate::parts::{BuiltImage, Containerd, Kind, Layer, Options, Version};
 
 pub(super) struct Bench {
     pub(super) containerd: Containerd,
+    pub(super) maker: Maker,
+}
+
+/// Makes images, whatever becomes of containerd meanwhile.
+#[derive(Clone)]
+pub(super) struct Maker {
     pub(super) client: Client,
     pub(super) snapshotter: Snapshotter,
     pub(super) workplaces: Workplaces,
@@ -35,9 +42,20 @@ impl Bench {
         let client = Client::new(&containerd.address());
         let daemon = client.daemon().await.expect("the daemon tells");
         let (snapshotter, keeps) = (daemon.snapshotter, !daemon.discards_layers);
-        Self { containerd, client, snapshotter, workplaces: Workplaces::default(), keeps }
+        let maker = Maker { client, snapshotter, workplaces: Workplaces::default(), keeps };
+        Self { containerd, maker }
     }
+}
 
+impl Deref for Bench {
+    type Target = Maker;
+
+    fn deref(&self) -> &Maker {
+        &self.maker
+    }
+}
+
+impl Maker {
     pub(super) async fn open(&self, image: &BuiltImage) -> Workplace {
         self.try_open(image).await.expect("a workplace")
     }
@@ -104,8 +122,8 @@ impl Bench {
         set.extend(labels::of_source(reference));
         let mut writer = loop {
             match workplace.write_blob(&blob).await {
-                Ok(BlobWrite::There) => return workplace.label(blob.digest, set).await,
-                Ok(BlobWrite::Open(writer)) => break writer,
+                Ok(None) => return workplace.label(blob.digest, set).await,
+                Ok(Some(writer)) => break writer,
                 Err(CommitError::Containerd(error)) if is_locked(&error) => {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
@@ -143,20 +161,27 @@ impl Bench {
         workplace.publish(reference, &target, image.config_digest(), pin).await?;
         workplace.close().await
     }
+}
 
+impl Bench {
     /// Has containerd collect its garbage, now.
     pub(super) async fn collect(&self) {
-        let lease = self.client.create_lease("collect", Duration::from_secs(60)).await.expect("a lease");
-        self.client.delete_lease(&lease.expect("a new one"), true).await.expect("a collection");
+        collect(&self.client).await;
     }
 
     /// The snapshots that containerd knows, and the directories that there are: the same number, or something is lost.
     pub(super) async fn snapshots(&self) -> BTreeSet<String> {
-        let known = self.client.list_snapshots(&self.snapshotter.name, Vec::new()).await.expect("snapshots");
-        let known: BTreeSet<String> = known.into_iter().map(|info| info.key).collect();
+        let known = self.known_snapshots().await;
         let dirs = std::fs::read_dir(self.containerd.snapshots()).expect("the directory").count();
         assert_eq!(dirs, known.len(), "{known:?}");
         known
+    }
+
+    /// The snapshots that containerd knows. Killed while it makes or removes one, it leaves a directory more until it
+    /// next collects a snapshot.
+    pub(super) async fn known_snapshots(&self) -> BTreeSet<String> {
+        let known = self.client.list_snapshots(&self.snapshotter.name, Vec::new()).await.expect("snapshots");
+        known.into_iter().map(|info| info.key).collect()
     }
 
     /// The blobs in the content store, as files and as containerd lists them.
@@ -183,6 +208,12 @@ impl Bench {
         assert_eq!((self.snapshots().await, self.blobs().await), Default::default());
         assert_eq!(self.containerd.ctr_ok(&["leases", "ls", "-q"]).await, "");
     }
+}
+
+/// Has a containerd collect its garbage, now.
+pub(super) async fn collect(client: &Client) {
+    let lease = client.create_lease("collect", Duration::from_secs(60)).await.expect("a lease");
+    client.delete_lease(&lease.expect("a new one"), true).await.expect("a collection");
 }
 
 pub(super) fn is_locked(error: &stoker::containerd::ContainerdError) -> bool {
