@@ -66,3 +66,6 @@ impl Inflate for Plain {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
