@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use inflate::{Detect, Inflate as _};
 
 /// The agent's own code, which nobody outside of it can name.
+#[allow(dead_code, unused_imports, reason = "its tests come along, and don't run here")]
 #[path = "../src/image/layer/inflate/mod.rs"]
 mod inflate;
 
