@@ -7,4 +7,5 @@ mod fixtures;
 mod images;
 mod node;
 mod parts;
+mod unpack;
 mod weights;

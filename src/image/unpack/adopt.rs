@@ -1,12 +1,13 @@
 //! What a layer's directory takes over from others, just before it's committed.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 
 use rustix::fs::{self, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::resolve::{open, resolve};
+use super::resolve::{open, resolve, split};
 use super::trouble::Trouble;
 use super::{ImpliedDir, UnpackError};
 
@@ -17,7 +18,8 @@ const XATTR_LIMIT: usize = 64 << 10;
 /// `lowers` (the `fs` directories of the layers below, nearest first) that has it, as containerd's sequential unpack
 /// does (`mkparent` of its `archive/tar.go`): links are followed within that layer, something that isn't a directory
 /// ends the search, and so does something else than a directory on the way, with which containerd fails. An opaque
-/// directory doesn't end it: containerd doesn't look. `trusted.*` stays behind.
+/// directory doesn't end it: containerd doesn't look. `trusted.*` stays behind. One that no layer has gets the group of
+/// a setgid directory of `implied` that it lies in, as it would have if that had been setgid when it was made.
 ///
 /// # Errors
 /// When the file system fails, or a directory of `implied` isn't there.
@@ -26,25 +28,41 @@ pub(crate) fn adopt_from_lowers(
     implied: &[ImpliedDir],
     lowers: &[OwnedFd],
 ) -> Result<(), UnpackError> {
+    let mut setgid = HashMap::new();
     for ImpliedDir(path) in implied {
         let path = path.as_os_str().as_bytes();
-        adopt(root, path, lowers).map_err(|trouble| trouble.at(path))?;
+        let group = setgid.get(split(path).0).copied();
+        let group = adopt(root, path, lowers, group).map_err(|trouble| trouble.at(path))?;
+        if let Some(group) = group {
+            setgid.insert(path, group);
+        }
     }
     Ok(())
 }
 
-fn adopt(root: BorrowedFd<'_>, path: &[u8], lowers: &[OwnedFd]) -> Result<(), Trouble> {
+/// Gives the group that what is made in it gets, where it is setgid; `group` is that of the directory that it's in.
+fn adopt(
+    root: BorrowedFd<'_>,
+    path: &[u8],
+    lowers: &[OwnedFd],
+    group: Option<u32>,
+) -> Result<Option<u32>, Trouble> {
+    let open_own = || open(root, path, OFlags::RDONLY | OFlags::DIRECTORY);
     for lower in lowers {
         match find(lower.as_fd(), path)? {
             Found::Nothing => {}
-            Found::SomethingElse => return Ok(()),
+            Found::SomethingElse => break,
             Found::Dir(from, stat) => {
-                let to = open(root, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
-                return Ok(copy(&from, &stat, &to)?);
+                copy(&from, &stat, &open_own()?)?;
+                let setgid = Mode::from_raw_mode(stat.st_mode).contains(Mode::SGID);
+                return Ok(setgid.then_some(stat.st_gid));
             }
         }
     }
-    Ok(())
+    if let Some(group) = group {
+        fs::fchown(open_own()?, None, Some(Gid::from_raw(group)))?;
+    }
+    Ok(None)
 }
 
 enum Found {

@@ -7,13 +7,13 @@ use super::super::{Limits, TarSink as _, UnpackError, Unpacked, Unpacker};
 use super::tape::{Item, Tape};
 
 /// A directory to unpack into, beside one that nobody may touch.
-pub(super) struct Bed {
+pub(in super::super) struct Bed {
     home: tempfile::TempDir,
     before: Vec<String>,
 }
 
 impl Bed {
-    pub(super) fn new() -> Self {
+    pub(in super::super) fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(home.path().join("root")).unwrap();
         std::fs::create_dir_all(home.path().join("canary/dir")).unwrap();
@@ -43,24 +43,24 @@ impl Bed {
         home.into_iter().filter(|path| !path.ends_with("root")).chain(canary).map(look).collect()
     }
 
-    pub(super) fn root(&self) -> PathBuf {
+    pub(in super::super) fn root(&self) -> PathBuf {
         self.home.path().join("root")
     }
 
-    pub(super) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+    pub(in super::super) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         self.root().join(path)
     }
 
-    pub(super) fn canary(&self) -> PathBuf {
+    pub(in super::super) fn canary(&self) -> PathBuf {
         self.home.path().join("canary")
     }
 
-    pub(super) fn open(&self) -> OwnedFd {
+    pub(in super::super) fn open(&self) -> OwnedFd {
         File::open(self.root()).unwrap().into()
     }
 
     /// Unpacks a stream in pieces of `size` bytes. Nothing beside the root may change, whatever comes of it.
-    pub(super) fn feed_with(
+    pub(in super::super) fn feed_with(
         &self,
         sink: &mut Unpacker,
         stream: &[u8],
@@ -71,34 +71,37 @@ impl Bed {
         done
     }
 
-    pub(super) fn feed(&self, stream: &[u8]) -> Result<Unpacked, UnpackError> {
+    pub(in super::super) fn feed(&self, stream: &[u8]) -> Result<Unpacked, UnpackError> {
         let mut sink = Unpacker::new(self.open(), Limits::default()).unwrap();
         self.feed_with(&mut sink, stream, 1 << 20)
     }
 
-    pub(super) fn unpack(&self, items: impl IntoIterator<Item = Item>) -> Result<Unpacked, UnpackError> {
+    pub(in super::super) fn unpack(
+        &self,
+        items: impl IntoIterator<Item = Item>,
+    ) -> Result<Unpacked, UnpackError> {
         self.feed(&Tape::of(items))
     }
 
     /// Of the thing itself.
-    pub(super) fn stat(&self, path: &str) -> Metadata {
+    pub(in super::super) fn stat(&self, path: &str) -> Metadata {
         self.path(path).symlink_metadata().unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
-    pub(super) fn exists(&self, path: &str) -> bool {
+    pub(in super::super) fn exists(&self, path: &str) -> bool {
         self.path(path).symlink_metadata().is_ok()
     }
 
-    pub(super) fn read(&self, path: &str) -> Vec<u8> {
+    pub(in super::super) fn read(&self, path: &str) -> Vec<u8> {
         std::fs::read(self.path(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 }
 
-pub(super) fn mode(meta: &Metadata) -> u32 {
+pub(in super::super) fn mode(meta: &Metadata) -> u32 {
     meta.mode() & 0o7777
 }
 
-pub(super) fn xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
+pub(in super::super) fn xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
     let mut value = vec![0; 1024];
     let len = rustix::fs::lgetxattr(path, name, &mut value[..]).ok()?;
     value.truncate(len);

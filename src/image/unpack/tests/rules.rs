@@ -393,6 +393,16 @@ fn an_implied_directory_takes_after_the_nearest_lower() {
 }
 
 #[test]
+fn what_no_lower_has_belongs_to_the_group_of_the_setgid_directory_that_it_is_in() {
+    let (top, lower) = (Bed::new(), Bed::new());
+    std::fs::create_dir_all(top.path("a/b/c")).unwrap();
+    lower.unpack([Item::dir("a").mode(0o2755).owner(1, 50)]).unwrap();
+    adopt(&top, &["a", "a/b", "a/b/c"], &[&lower]).unwrap();
+    assert_eq!((top.stat("a").gid(), top.stat("a/b").gid(), top.stat("a/b/c").gid()), (50, 50, 0));
+    assert_eq!(mode(&top.stat("a/b")), 0o755);
+}
+
+#[test]
 fn a_lowers_links_lead_nowhere_outside_it() {
     let (top, lower) = (Bed::new(), Bed::new());
     std::fs::create_dir_all(top.path("a/dir")).unwrap();

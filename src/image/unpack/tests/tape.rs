@@ -1,11 +1,13 @@
 //! Writes tar streams, right ones and wrong ones, for tests: every field can be said.
 
+use std::fmt;
+
 /// A tar stream as it's written.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tape(Vec<u8>);
 
 /// One entry. What isn't said is a regular file of root's, 0644, at [`MTIME`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Item {
     kind: u8,
     name: Vec<u8>,
@@ -19,7 +21,7 @@ pub(crate) struct Item {
     size: Option<i64>,
     records: Vec<(Vec<u8>, Vec<u8>)>,
     magic: Magic,
-    change: Option<(usize, Vec<u8>)>,
+    changes: Vec<(usize, Vec<u8>)>,
 }
 
 /// Whose header it is.
@@ -31,6 +33,15 @@ pub(crate) enum Magic {
 }
 
 pub(crate) const MTIME: i64 = 1_700_000_000;
+
+impl fmt::Debug for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, name, link) = (char::from(self.kind), self.name.escape_ascii(), self.link.escape_ascii());
+        let Self { mode, uid, gid, mtime, device, .. } = self;
+        write!(f, "{kind} {name} > {link} {mode:o} {uid}:{gid} @{mtime} {device:?}")?;
+        write!(f, " {} bytes, {} records", self.content.len(), self.records.len())
+    }
+}
 
 impl Item {
     pub(crate) fn new(kind: u8, name: impl AsRef<[u8]>) -> Self {
@@ -47,7 +58,7 @@ impl Item {
             size: None,
             records: Vec::new(),
             magic: Magic::Ustar,
-            change: None,
+            changes: Vec::new(),
         }
     }
 
@@ -106,9 +117,14 @@ impl Item {
         self.record(format!("SCHILY.xattr.{name}"), value)
     }
 
+    pub(crate) fn kind(self, kind: u8) -> Self {
+        Self { kind, ..self }
+    }
+
     /// Bytes of its header, in place of what they would be; the checksum is right for them.
-    pub(crate) fn bytes_at(self, offset: usize, bytes: impl AsRef<[u8]>) -> Self {
-        Self { change: Some((offset, bytes.as_ref().to_vec())), ..self }
+    pub(crate) fn bytes_at(mut self, offset: usize, bytes: impl AsRef<[u8]>) -> Self {
+        self.changes.push((offset, bytes.as_ref().to_vec()));
+        self
     }
 
     fn header(&self) -> [u8; 512] {
@@ -134,7 +150,7 @@ impl Item {
             put(329, 8, &number(self.device.0, 8));
             put(337, 8, &number(self.device.1, 8));
         }
-        if let Some((offset, bytes)) = &self.change {
+        for (offset, bytes) in &self.changes {
             put(*offset, bytes.len(), bytes);
         }
         sum(&mut block);
