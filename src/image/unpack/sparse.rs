@@ -131,7 +131,10 @@ fn broken() -> Trouble {
 mod tests {
     use super::*;
 
-    fn read(text: &[u8]) -> Result<Option<(Vec<(i64, i64)>, usize)>, Trouble> {
+    type Map = Vec<(i64, i64)>;
+
+    /// The map, and the number of its blocks.
+    fn read(text: &[u8]) -> Result<Option<(Map, usize)>, Trouble> {
         let mut reader = MapReader::default();
         for (i, chunk) in text.chunks(BLOCK).enumerate() {
             let mut block = [0; BLOCK];

@@ -7,7 +7,7 @@ use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::attributes::{Defaults, dress, dress_file, mode, times};
-use super::content::{Content, Direct};
+use super::content::Content;
 use super::entry::{Entry, Kind};
 use super::implied::Implied;
 use super::number::Moment;
@@ -38,8 +38,6 @@ pub(super) struct Tree {
     replaced: bool,
     /// The file whose content comes.
     file: Option<(Arc<Dir>, Content)>,
-    /// For the next large file.
-    direct: Option<Box<Direct>>,
     bytes: u64,
 }
 
@@ -56,7 +54,6 @@ impl Tree {
             dirs: Vec::new(),
             replaced: false,
             file: None,
-            direct: None,
             bytes: 0,
         })
     }
@@ -173,7 +170,7 @@ impl Tree {
         self.bytes += entry.size;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = self.make(&dir, name, || fs::openat(&*dir, name, flags, mode(entry)))?;
-        self.file = Some((dir, Content::new(file, entry, &mut self.direct)?));
+        self.file = Some((dir, Content::new(file, entry)));
         Ok(())
     }
 
@@ -267,7 +264,7 @@ impl Layer for Tree {
 
     fn end(&mut self, entry: &Entry) -> Result<(), Trouble> {
         let Some((dir, content)) = self.file.take() else { return Ok(()) };
-        let file = content.finish(&mut self.direct)?;
+        let file = content.finish()?;
         Ok(dress_file(file.as_fd(), &dir, entry, &self.defaults)?)
     }
 }
