@@ -56,11 +56,15 @@ pub(crate) const PYTHON: [Wheel; 12] = [
 ];
 
 /// The same files on every machine, whatever its own Python and processor are.
-const PLATFORM: [&str; 8] = [
+const PLATFORM: [&str; 12] = [
     "--python-version",
     "3.12",
     "--platform",
     "manylinux2014_x86_64",
+    "--platform",
+    "manylinux_2_24_x86_64",
+    "--platform",
+    "manylinux_2_27_x86_64",
     "--platform",
     "manylinux_2_28_x86_64",
     "--only-binary",
