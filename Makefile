@@ -56,7 +56,7 @@ demo: ## A registry, an S3 server and containerd on this machine; a real image a
 	@$(PROFILE_DIR)/examples/demo
 
 .PHONY: bench
-bench: setup ## Race pods cold and warm on a cluster, and the path from memory to disk; about 20 minutes
+bench: setup ## Race images into containerd, pods cold and warm on a cluster, and the path to disk; over an hour
 	$(CARGO) bench --locked
 
 .PHONY: image

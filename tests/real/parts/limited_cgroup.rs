@@ -34,6 +34,11 @@ impl Cgroup {
         cgroup
     }
 
+    /// Its own directory, which goes with it.
+    pub(crate) fn directory(&self) -> &Path {
+        self.scratch.path()
+    }
+
     /// A process that writes its pid into each of these files is inside.
     pub(crate) fn doors(&self) -> Vec<PathBuf> {
         let one = |cgroup: PathBuf| cgroup.join("cgroup.procs");
