@@ -10,6 +10,16 @@ const MIB: u64 = 1 << 20;
 /// Above this a core or the disk counts as what limits a run.
 const FULL: f64 = 0.85;
 
+/// A note from each line that isn't indented.
+const NOTES: &str = "\
+each run begins with a containerd that has nothing, and an empty page cache; the registry (distribution 3.1.2)
+  reads its blobs from the same disk, unless BENCH_REGISTRY=warm; everything shares these cores and this disk
+all sides keep the layers' blobs, as containerd does by default
+stoker pull has synced when it ends; containerd hasn't: \"+ sync\" is what that would have taken it
+CPU s: of the pull; containerd's with the children that it has waited for. The kernel's own writing isn't in it
+\"CPU, disk\" are the whole machine's, whoever uses them
+";
+
 /// The middle one; of an even number the later of the two.
 pub(crate) fn median<T: PartialOrd + Copy>(values: &[T]) -> T {
     let mut values = values.to_vec();
@@ -58,14 +68,10 @@ pub(crate) fn print_all(races: &[Race], floors: &[Floor]) {
     for race in races {
         print_race(race, floors.iter().find(|floor| floor.image == race.image.name));
     }
-    println!(
-        "\n\
-  - each run begins with a containerd that has nothing, and an empty page cache; the registry (distribution 3.1.2) reads
-    its blobs from the same disk, unless BENCH_REGISTRY=warm; everything shares these cores and this disk
-  - all sides keep the layers' blobs, as containerd does by default
-  - stoker pull has synced when it ends; containerd hasn't: \"then syncfs\" is what that would have taken it
-  - CPU s: of the pull; containerd's with the children that it has waited for. The kernel's own writing isn't in it"
-    );
+    println!();
+    for line in NOTES.lines() {
+        println!("{}{line}", if line.starts_with(' ') { "  " } else { "  - " });
+    }
 }
 
 /// The one line that counts.
@@ -96,7 +102,7 @@ fn ratios(race: &Race, floor: Option<&Floor>) -> String {
 }
 
 /// Prints one race: each side's figures.
-pub(crate) fn print_race(race: &Race, floor: Option<&Floor>) {
+fn print_race(race: &Race, floor: Option<&Floor>) {
     println!("\n{}; median of {}", race.image.line().trim_start(), race.sides[0].1.len());
     println!(
         "  {:<40} {:>22} {:>7} {:>7} {:>6} {:>15} {:>8} {:>11} {:>9}  limited by",

@@ -77,7 +77,6 @@ pub(crate) async fn all(
                 runs.push(run);
             }
         }
-        figures::print_race(&race, None);
         races.push(race);
     }
     races
