@@ -1,5 +1,6 @@
 //! The images of the race. They are made once and kept, as a registry's storage, beside the other parts.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -88,24 +89,41 @@ impl Made {
     }
 }
 
-/// Finds the images, or makes them.
+/// Finds the images, or makes them. A run that finds another one at it waits; one that was killed is gone on with.
 pub(crate) async fn bring() -> Made {
     let directory = parts_dir().join(format!("bench-images-{VERSION}"));
+    let made = directory.clone();
+    let images = tokio::task::spawn_blocking(move || find_or_make(&made)).await.expect("the images are made");
+    Made { directory, images }
+}
+
+fn find_or_make(directory: &Path) -> Vec<Image> {
+    std::fs::create_dir_all(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let lock = File::create(directory.join("lock")).expect("a lock file can be made");
+    lock.lock().expect("it can be locked");
     let known = directory.join("images.json");
-    if let Ok(text) = std::fs::read(&known) {
-        let images = serde_json::from_slice(&text).expect("images.json is as it was written");
-        return Made { directory, images };
+    if let Some(images) = read(&known) {
+        return images;
     }
     println!("making the images, once, in {}: some minutes", directory.display());
     let begun = Instant::now();
-    let images = {
-        let directory = directory.clone();
-        tokio::task::spawn_blocking(move || make(&directory)).await.expect("the images are made")
-    };
+    let images = make(directory);
     // Written last: without it nothing here counts.
-    std::fs::write(&known, serde_json::to_vec_pretty(&images).expect("JSON")).expect("it can be written");
+    write(&known, &images);
     println!("made in {:.0} s", begun.elapsed().as_secs_f64());
-    Made { directory, images }
+    images
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+/// By a rename: nobody finds half of it.
+fn write<T: Serialize>(path: &Path, value: &T) {
+    let new = path.with_extension("new");
+    let text = serde_json::to_vec_pretty(value).expect("JSON");
+    let written = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, path));
+    written.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
 
 /// One layer to be made.
@@ -113,6 +131,29 @@ struct Job {
     name: String,
     wheels: Vec<&'static str>,
     packings: &'static [Packing],
+}
+
+impl Job {
+    /// Makes the layer; its blobs are in the store then.
+    fn run(&self, stage: &Path, store: &Store<'_>) -> Vec<Layer> {
+        let begun = Instant::now();
+        let dirs: Vec<PathBuf> = self.wheels.iter().map(|wheel| stage.join(wheel)).collect();
+        let mut layers = Vec::new();
+        for (layer, file) in layers::make(&dirs, self.packings, stage, &self.name) {
+            store.take(&file, layer.digest);
+            println!(
+                "  layer {} {:?}: {} MB of {} MB, {} files",
+                self.name,
+                layer.packing,
+                layer.size / MB,
+                layer.tar_size / MB,
+                layer.files
+            );
+            layers.push(layer);
+        }
+        println!("  layer {}: {:.0} s", self.name, begun.elapsed().as_secs_f64());
+        layers
+    }
 }
 
 fn jobs() -> Vec<Job> {
@@ -136,7 +177,6 @@ fn jobs() -> Vec<Job> {
 }
 
 fn make(directory: &Path) -> Vec<Image> {
-    let _ = std::fs::remove_dir_all(directory);
     let stage = directory.join("stage");
     std::fs::create_dir_all(&stage).unwrap_or_else(|error| panic!("{}: {error}", stage.display()));
     let begun = Instant::now();
@@ -168,21 +208,14 @@ fn make_layers(stage: &Path, store: &Store<'_>) -> Vec<(String, Layer)> {
     let made = Mutex::new(Vec::new());
     let work = || {
         while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let begun = Instant::now();
-            let dirs: Vec<PathBuf> = job.wheels.iter().map(|wheel| stage.join(wheel)).collect();
-            for (layer, file) in layers::make(&dirs, job.packings, stage, &job.name) {
-                store.take(&file, layer.digest);
-                println!(
-                    "  layer {} {:?}: {} MB of {} MB, {} files",
-                    job.name,
-                    layer.packing,
-                    layer.size / MB,
-                    layer.tar_size / MB,
-                    layer.files
-                );
-                made.lock().expect("no other panicked").push((job.name.clone(), layer));
-            }
-            println!("  layer {}: {:.0} s", job.name, begun.elapsed().as_secs_f64());
+            let record = stage.join(format!("{}.json", job.name));
+            let layers = read(&record).unwrap_or_else(|| {
+                let layers = job.run(stage, store);
+                write(&record, &layers);
+                layers
+            });
+            let named = layers.into_iter().map(|layer| (job.name.clone(), layer));
+            made.lock().expect("no other panicked").extend(named);
         }
     };
     std::thread::scope(|scope| {

@@ -71,15 +71,21 @@ const PLATFORM: [&str; 12] = [
     ":all:",
 ];
 
-/// Downloads all of them and unpacks each below `dir`, in a directory of its package's name.
+/// Downloads all of them and unpacks each below `dir`, in a directory of its package's name; those that are there are
+/// left alone.
 ///
 /// # Panics
 /// When one can't be had.
 pub(crate) fn unpack_all(dir: &Path) {
+    let all = CUDA.iter().chain(&PYTHON);
+    let missing: Vec<&Wheel> = all.filter(|wheel| !dir.join(wheel.name).is_dir()).collect();
+    if missing.is_empty() {
+        return;
+    }
     let downloads = dir.join("wheels");
     std::fs::create_dir_all(&downloads).expect("a directory can be made");
-    let line = |wheel: &Wheel| format!("{}=={} --hash=sha256:{}\n", wheel.name, wheel.version, wheel.sha256);
-    let wanted: String = CUDA.iter().chain(&PYTHON).map(line).collect();
+    let line = |wheel: &&Wheel| format!("{}=={} --hash=sha256:{}\n", wheel.name, wheel.version, wheel.sha256);
+    let wanted: String = missing.iter().map(line).collect();
     let requirements = dir.join("wanted.txt");
     std::fs::write(&requirements, wanted).expect("it can be written");
     let mut pip = Command::new("python3");
@@ -97,15 +103,18 @@ pub(crate) fn unpack_all(dir: &Path) {
     let files = std::fs::read_dir(&downloads).expect("it is there").flatten().map(|entry| entry.path());
     let wheels: Vec<PathBuf> =
         files.filter(|file| file.extension().is_some_and(|end| end == "whl")).collect();
-    for wheel in CUDA.iter().chain(&PYTHON) {
+    for wheel in missing {
         let begins = format!("{}-{}-", wheel.name.replace('-', "_"), wheel.version);
         let named = |file: &&PathBuf| {
             file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&begins))
         };
         let file = wheels.iter().find(named).unwrap_or_else(|| panic!("pip brought no {begins}"));
+        let (half, whole) = (dir.join("unpacking"), dir.join(wheel.name));
+        let _ = std::fs::remove_dir_all(&half);
         let mut unzip = Command::new("python3");
-        unzip.args(["-m", "zipfile", "-e"]).arg(file).arg(dir.join(wheel.name));
+        unzip.args(["-m", "zipfile", "-e"]).arg(file).arg(&half);
         run(&mut unzip, "python3 -m zipfile");
+        std::fs::rename(half, whole).expect("it can be renamed");
         std::fs::remove_file(file).expect("a wheel can be removed");
     }
 }
