@@ -152,7 +152,6 @@ impl Shared {
         let sent = self.send(stream, &file, from, end, next);
         self.sending.fetch_sub(1, Ordering::Relaxed);
         self.tell(|told| {
-            told.bytes += length;
             told.last = Some(Instant::now());
         });
         sent
@@ -179,6 +178,8 @@ impl Shared {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
             }
+            // A client may go away in the middle: only what went out counts.
+            self.tell(|told| told.bytes += slice);
             *next += Duration::from_secs_f64(slice as f64 / self.rate as f64);
         }
         Ok(())

@@ -124,7 +124,8 @@ fn unpack(diff: Hashed<Box<dyn Read>>, root: &Path) -> io::Result<stoker::types:
         let times = Timespec { tv_sec: entry.header().mtime()?.cast_signed(), tv_nsec: 0 };
         let times = Timestamps { last_access: times, last_modification: times };
         if entry.header().entry_type().is_dir() {
-            std::fs::create_dir(&path)?;
+            // Packages share directories, and a layer of two of them names these twice.
+            std::fs::create_dir_all(&path)?;
             rustix::fs::chmod(&path, mode)?;
             dirs.push((path, times));
             continue;
@@ -138,7 +139,7 @@ fn unpack(diff: Hashed<Box<dyn Read>>, root: &Path) -> io::Result<stoker::types:
         }
         let Some((_, parent)) = &parent else { continue };
         let name = path.file_name().unwrap_or_default();
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
         let file = File::from(rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR)?);
         let size = entry.size();
         write(&mut entry, &file, size, &mut buffer)?;
