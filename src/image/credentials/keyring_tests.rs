@@ -39,7 +39,7 @@ fn every_spelling_of_credentials_is_read() {
         assert_eq!(one(host), [basic("user", "pa:ss")], "{host}");
     }
     let token = RegistryAuth::IdentityToken(Secret::new("token".to_owned()));
-    assert_eq!(one("d.io"), [token.clone()]);
+    assert_eq!(one("d.io"), std::slice::from_ref(&token));
     assert_eq!(one("h.io"), [token, basic("user", "pa:ss")], "the kubelet would take the password");
     for host in ["e.io", "f.io", "null.io", "nulls.io"] {
         assert_eq!(one(host), [], "{host}");

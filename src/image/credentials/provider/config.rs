@@ -154,11 +154,7 @@ impl From<Provider> for ProviderConfig {
         let keep = keep.and_then(|nanoseconds| u64::try_from(nanoseconds).ok()).map(Duration::from_nanos);
         let needs_token =
             provider.token_attributes.is_some_and(|token| token.require_service_account != Some(false));
-        let unusable = if name.is_empty()
-            || name == "."
-            || name == ".."
-            || name.contains(|c: char| matches!(c, '/' | ' ' | '\0'))
-        {
+        let unusable = if name.is_empty() || name == "." || name == ".." || name.contains(['/', ' ', '\0']) {
             Some("its name must be a file's, without slashes and spaces")
         } else if version.is_none() {
             Some("its apiVersion must be credentialprovider.kubelet.k8s.io/v1, v1beta1 or v1alpha1")

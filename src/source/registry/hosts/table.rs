@@ -77,7 +77,7 @@ fn flag(table: &DeTable<'_>, key: &str) -> Result<bool, Problem> {
     }
 }
 
-/// None named is all of them.
+/// Whether it can pull, and resolve. None named is all of them. Of a tag, containerd asks only who can do both.
 fn capabilities(table: &DeTable<'_>) -> Result<(bool, bool), Problem> {
     let Some(value) = table.get("capabilities") else { return Ok((true, true)) };
     let DeValue::Array(names) = value.get_ref() else {
@@ -97,7 +97,7 @@ fn capabilities(table: &DeTable<'_>) -> Result<(bool, bool), Problem> {
             }
         }
     }
-    Ok((can_pull, can_resolve))
+    Ok((can_pull, can_pull && can_resolve))
 }
 
 /// One file, or a list of files.

@@ -33,7 +33,7 @@ fn every_version_is_read_as_yaml_and_as_json() {
             keep: Duration::from_secs(12 * 3600),
             unusable: None,
         };
-        assert_eq!(config::parse(&yaml).unwrap(), [expected.clone()]);
+        assert_eq!(config::parse(&yaml).unwrap(), std::slice::from_ref(&expected));
         assert_eq!(config::parse(&json).unwrap(), [expected]);
     }
 }

@@ -11,6 +11,7 @@ fn mirrors_come_in_the_files_order_and_the_registry_last() {
         [host."http://a.example:5000"]
           capabilities = ["Pull", "Resolve", "referrers"]
         [host."m.example"]
+          capabilities = ["resolve"]
         [host."https://z.example/cache".header]
           x = "1"
     "#;
@@ -25,7 +26,7 @@ fn mirrors_come_in_the_files_order_and_the_registry_last() {
         ]
     );
     let can: Vec<_> = hosts.iter().map(|host| (host.can_pull, host.can_resolve)).collect();
-    assert_eq!(can, [(true, false), (true, true), (true, true), (true, true)]);
+    assert_eq!(can, [(true, false), (true, true), (false, false), (true, true)]);
     let namespaces: Vec<_> = hosts.iter().map(|host| host.namespace.as_deref()).collect();
     assert_eq!(namespaces, [Some("docker.io"), Some("docker.io"), Some("docker.io"), None]);
 }
@@ -34,7 +35,7 @@ fn mirrors_come_in_the_files_order_and_the_registry_last() {
 fn the_keys_outside_a_table_are_the_servers() {
     let text = r#"
         server = "https://up.example"
-        capabilities = ["resolve", "push"]
+        capabilities = ["pull", "push"]
         ca = "ca.pem"
         skip_verify = true
         dial_timeout = "1m0.5s"
@@ -44,7 +45,7 @@ fn the_keys_outside_a_table_are_the_servers() {
     "#;
     let hosts = hosts_of(text, "r.example");
     let [mirror, server] = hosts.as_slice() else { panic!("{hosts:?}") };
-    assert_eq!((server.can_pull, server.can_resolve), (false, true));
+    assert_eq!((server.can_pull, server.can_resolve), (true, false));
     assert_eq!(server.tls, HostTls { ca: vec!["ca.pem".into()], client: Vec::new(), skip_verify: true });
     assert_eq!(server.dial_timeout, Some(Duration::from_millis(60_500)));
     assert_eq!(server.headers.get_all("x-key").iter().collect::<Vec<_>>(), ["a", "b"]);
