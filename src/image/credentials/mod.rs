@@ -15,9 +15,8 @@ mod pattern;
 mod provider;
 
 pub(super) use keyring::Keyring;
-pub use provider::ProviderError;
-pub(crate) use provider::ProviderPaths;
 use provider::Providers;
+pub use provider::{ProviderError, ProviderPaths};
 
 /// Where credentials for images come from.
 #[derive(Debug, Clone)]

@@ -32,11 +32,11 @@ use desk::Desk;
 
 /// Where the kubelet has its credential providers. Both are paths of the host.
 #[derive(Debug, Clone)]
-pub(crate) struct ProviderPaths {
+pub struct ProviderPaths {
     /// Its `--image-credential-provider-config`: a file, or a directory of files.
-    pub(crate) config: PathBuf,
+    pub config: PathBuf,
     /// Its `--image-credential-provider-bin-dir`.
-    pub(crate) bin_dir: PathBuf,
+    pub bin_dir: PathBuf,
 }
 
 /// The providers, with what they have said that still holds.
