@@ -35,7 +35,8 @@ const CLIENTS: [(&str, &[&str]); 14] = [
     ("kube", &["cluster"]),
     ("k8s_openapi", &["cluster"]),
     ("indicatif", &["cli"]),
-    ("serde_saphyr", &["list"]),
+    // YAML is what people write: the list, and the kubelet's configuration of credential providers.
+    ("serde_saphyr", &["list", "image"]),
 ];
 
 const MAX_LINES: usize = 600;

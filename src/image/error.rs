@@ -1,6 +1,8 @@
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use super::credentials::ProviderError;
 use crate::containerd::ContainerdError;
 use crate::types::{Digest, ErrorKind};
 
@@ -19,6 +21,17 @@ pub enum ImageError {
     },
     #[error("credentials {name:?}: {problem}")]
     Credentials { name: String, problem: String },
+    #[error("the kubelet's credential provider {name:?} gave no credentials; check it on the node")]
+    Provider {
+        name: String,
+        #[source]
+        cause: Arc<ProviderError>,
+    },
+    #[error(
+        "the kubelet's credential providers aren't known: {}: {problem}; correct it, or mount it from the host",
+        path.display()
+    )]
+    ProviderConfig { path: PathBuf, problem: String },
     #[error(
         "the configuration {config} of {image} can't be read; only images with sha256 digests and a rootfs are supported"
     )]
@@ -56,6 +69,8 @@ impl ImageError {
         match self {
             Self::Containerd(cause) | Self::Pull { cause, .. } => cause.kind(),
             Self::Credentials { .. } => ErrorKind::Denied,
+            Self::Provider { cause, .. } => cause.kind(),
+            Self::ProviderConfig { .. } => ErrorKind::Local,
             Self::Configuration { .. } => ErrorKind::Unsupported,
             Self::NotShown { .. } => ErrorKind::Transient,
             Self::NotUnpacked { .. } | Self::NotDurable { .. } => ErrorKind::Local,
@@ -82,6 +97,7 @@ impl ImageError {
                 }
             },
             Self::Credentials { .. } => "CredentialsMissing",
+            Self::Provider { .. } | Self::ProviderConfig { .. } => "CredentialProviderFailed",
             Self::Configuration { .. } => "Unsupported",
             Self::NotShown { .. } => "NotShown",
             Self::NotUnpacked { .. } => "NotUnpacked",

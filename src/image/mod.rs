@@ -18,6 +18,7 @@ mod sweep;
 mod task;
 mod unpack;
 
+pub use credentials::ProviderError;
 pub use error::ImageError;
 pub use images::{Images, Pin};
 pub use pins::to_unpin;

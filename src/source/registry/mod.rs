@@ -5,5 +5,7 @@
 //! manifest means, is `image/`'s.
 
 mod host;
+mod hosts;
 
 pub use host::{HostTls, RegistryHost};
+pub use hosts::{HostsError, HostsFile, registry_hosts};
