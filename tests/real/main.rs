@@ -8,4 +8,5 @@ mod fixtures;
 mod images;
 mod node;
 mod parts;
+mod registry;
 mod weights;
