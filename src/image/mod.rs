@@ -25,3 +25,4 @@ pub use pins::to_unpin;
 pub use presence::{Presence, chain_id};
 pub use pull::{Puller, WarmImage};
 pub use task::{ImagesHandle, spawn};
+pub use unpack::{UnpackError, unpack_layer};
