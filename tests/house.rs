@@ -14,7 +14,7 @@ const FLOORS: [&[&str]; 7] = [
     &["fetch"],
     &["image", "weights"],
     &["agent"],
-    &["api", "cli", "run", "main", "lib"],
+    &["api", "cli", "fuzzing", "run", "main", "lib"],
 ];
 
 /// Doors see each other: run.rs wires what api/ and cli/ make, and cli/ starts run.rs.

@@ -10,7 +10,7 @@ mod error;
 mod images;
 mod layer;
 mod look;
-mod manifest;
+pub(crate) mod manifest;
 mod pins;
 mod presence;
 mod pull;
