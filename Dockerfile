@@ -1,7 +1,8 @@
 # syntax=docker/dockerfile:1
 FROM rust:1.95-bookworm AS build
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends protobuf-compiler libprotobuf-dev \
+ && apt-get install --yes --no-install-recommends \
+      protobuf-compiler libprotobuf-dev nasm autoconf automake libtool \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /stoker
 COPY . .
@@ -17,7 +18,8 @@ LABEL org.opencontainers.image.title="stoker" \
       org.opencontainers.image.description="Warms container images and model weights before GPU pods land" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /out/stoker /usr/local/bin/stoker
-# Root owns what it writes: containerd's socket, the cache, the state directory. It needs none of root's capabilities.
+# Root owns what it writes: containerd's socket and snapshots, the cache, the state directory. Which of root's
+# capabilities it needs is said in deploy/base/daemonset.yaml.
 USER 0:0
 WORKDIR /
 ENTRYPOINT ["/usr/local/bin/stoker"]

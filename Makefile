@@ -56,8 +56,28 @@ demo: ## A registry, an S3 server and containerd on this machine; a real image a
 	@$(PROFILE_DIR)/examples/demo
 
 .PHONY: bench
-bench: setup ## Race pods cold and warm on a cluster, and the path from memory to disk; about 20 minutes
+bench: setup ## Race images into containerd, pods cold and warm on a cluster, and the path to disk; over an hour
 	$(CARGO) bench --locked
+
+# How long each target is fuzzed.
+FUZZ_SECONDS ?= 30
+CARGO_FUZZ := 0.13.2
+FUZZ_TARGETS = $(patsubst fuzz/targets/%.rs,%,$(wildcard fuzz/targets/*.rs))
+
+.PHONY: fuzz
+fuzz: setup ## Try every reader of bytes from outside with damaged ones: FUZZ_SECONDS=30 each
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || { \
+		echo "cargo-fuzz isn't installed: installing $(CARGO_FUZZ), about 2 minutes"; \
+		$(CARGO) install --quiet --locked cargo-fuzz --version $(CARGO_FUZZ); }
+	@cp Cargo.lock fuzz/Cargo.lock
+	RUSTC_BOOTSTRAP=1 $(CARGO) fuzz build --sanitizer none
+	@for target in $(FUZZ_TARGETS); do \
+		echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
+		mkdir -p "fuzz/corpus/$$target"; \
+		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --sanitizer none "$$target" \
+			"fuzz/corpus/$$target" "fuzz/seeds/$$target" -- \
+			-max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=1024 -verbosity=0 -print_final_stats=1; \
+	done
 
 .PHONY: image
 image: ## Build the container image stoker:dev with docker, podman or buildah

@@ -20,6 +20,8 @@ pub mod cli;
 pub mod cluster;
 pub mod containerd;
 pub mod fetch;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gpu;
 pub mod image;
 pub mod list;

@@ -70,7 +70,7 @@ pub(crate) async fn agent(args: AgentArgs, list: ListSource) -> anyhow::Result<E
 
     let metrics = Arc::new(Metrics::new());
     let liveness = Liveness::new();
-    let rooms = rooms(&args, cache, containerd, images_handle)?;
+    let rooms = rooms(&args, cache, containerd, images_handle, &metrics)?;
     let nothing = plan(&World::new(settings.clone()), boot_id.trim(), Now::read()).report;
     let (reports_out, reports) = watch::channel(Arc::new(nothing));
     let node = match in_cluster {
@@ -261,13 +261,16 @@ fn rooms(
     cache: Arc<Cache>,
     containerd: Containerd,
     images: image::ImagesHandle,
+    metrics: &Arc<Metrics>,
 ) -> anyhow::Result<Rooms> {
-    let sources = source::Sources::new(
-        args.sources.config(args.allow.allow_schemes.iter().any(|scheme| scheme == "http")),
-    )?;
-    let engine = fetch::Engine::new(args.sources.limits());
+    let config = args.sources.config(args.allow.allow_schemes.iter().any(|scheme| scheme == "http"));
+    let sources = source::Sources::new(config.clone())?;
+    // One for both goods: they share the memory and the connections.
+    let engine = fetch::Engine::new(args.sources.limits()).counting_in(Arc::clone(metrics));
+    let threshold = args.node.image_gc_high_threshold;
+    let settings = args.images.settings(config, args.gate.host_root.clone(), threshold);
     Ok(Rooms {
-        puller: Puller::new(containerd, images, args.sources.credentials_dir.clone()),
+        puller: Puller::new(containerd, images, engine.clone(), Arc::clone(metrics), settings)?,
         warmer: Warmer::new(Arc::clone(&cache), engine, sources, args.node.verified_only),
         cache,
     })

@@ -180,7 +180,7 @@ fn the_agent_is_allowed_what_it_needs_and_no_more() {
 }
 
 #[test]
-fn the_agents_container_has_no_power_and_the_probes_has_no_token() {
+fn the_agents_container_can_unpack_and_no_more_and_the_probes_has_no_token() {
     let objects = rendered("");
     let pod = pod(&objects);
     let agent = container(&objects, "agent");
@@ -191,7 +191,10 @@ fn the_agents_container_has_no_power_and_the_probes_has_no_token() {
             "runAsGroup": 0,
             "allowPrivilegeEscalation": false,
             "readOnlyRootFilesystem": true,
-            "capabilities": {"drop": ["ALL"]},
+            "capabilities": {
+                "drop": ["ALL"],
+                "add": ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP", "SYS_ADMIN"],
+            },
             "seccompProfile": {"type": "RuntimeDefault"},
         })
     );
@@ -215,7 +218,7 @@ fn the_agents_container_has_no_power_and_the_probes_has_no_token() {
             ("/run/stoker", "write"),
             ("/run/stoker-probe", "write"),
             ("/var/cache/stoker", "write"),
-            ("/var/lib/containerd", "read"),
+            ("/var/lib/containerd", "write"),
             ("/var/lib/stoker", "write"),
             ("/var/run/secrets/kubernetes.io/serviceaccount", "read"),
         ])

@@ -11,6 +11,7 @@ use super::boot::BootState;
 use super::step::{Outcome, Step, Warmed};
 use crate::image::Puller;
 use crate::list::{Entry, Goods, ImageGoods, WeightsGoods};
+use crate::node::Reason;
 use crate::rt::chain;
 use crate::types::{EntryId, ErrorKind, Progress};
 use crate::weights::{Cache, Warmer};
@@ -164,7 +165,8 @@ async fn ensure_image(
         .ensure(goods, entry.credentials.as_deref(), recheck, progress, stop)
         .await
         .map_err(|error| (error.kind(), error.code(), chain(&error)))?;
-    Ok(Warmed::Image { revision: warm.revision, pulled: warm.pulled })
+    let left_to_containerd = warm.unable.map(|unable| Reason::new(unable.code(), unable.to_string()));
+    Ok(Warmed::Image { revision: warm.revision, pulled: warm.pulled, left_to_containerd })
 }
 
 async fn ensure_weights(

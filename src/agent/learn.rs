@@ -91,6 +91,11 @@ impl Agent {
         let now = Instant::now();
         let content = self.world.jobs.remove(&entry.id).and_then(|job| job.content);
         self.world.failures.remove(&entry.id);
+        if let Warmed::Image { left_to_containerd, pulled: true, .. } = &warmed {
+            self.world.left_to_containerd.remove(&entry.id);
+            let reason = left_to_containerd.clone().map(|reason| (entry.id.clone(), reason));
+            self.world.left_to_containerd.extend(reason);
+        }
         let jitter = 0.9 + fastrand::f64() * 0.2;
         let due = now + self.world.settings.recheck.mul_f64(jitter);
         let check = Check { at: now, due, content, mend_at: now + MEND_AFTER, entry: Arc::clone(&entry) };

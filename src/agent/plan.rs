@@ -160,6 +160,9 @@ impl Planner<'_> {
                 );
                 entry.report.reason = Some(Reason::new(Reason::LAST_GOOD_VERSION, said));
             }
+            if entry.report.state == EntryState::Warm && entry.report.reason.is_none() {
+                entry.report.reason = self.note(&entry.report.id);
+            }
             placed.push(entry);
         }
         placed
@@ -249,6 +252,11 @@ impl Planner<'_> {
     fn why_again(&self, list: &List, entry: &Entry) -> Option<Reason> {
         let Reason { code, message } = &failed_before(self.world, list, entry)?.reason;
         Some(Reason::new(code, format!("trying again; the try before failed: {message}")))
+    }
+
+    /// What is to be said of an entry although it's warm.
+    fn note(&self, id: &EntryId) -> Option<Reason> {
+        self.world.left_to_containerd.get(id).cloned()
     }
 
     fn report(&self, entry: &Entry, state: EntryState, reason: Option<Reason>) -> EntryReport {

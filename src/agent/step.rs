@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::boot::BootState;
 use crate::list::Entry;
+use crate::node::Reason;
 use crate::types::{EntryId, ErrorKind, Progress, Revision};
 use crate::weights::Named;
 
@@ -76,6 +77,8 @@ pub enum Warmed {
         revision: Revision,
         /// Whether anything was pulled.
         pulled: bool,
+        /// Why it was left to containerd, if it was.
+        left_to_containerd: Option<Reason>,
     },
     /// A set of weights.
     Weights {

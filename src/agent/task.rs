@@ -294,6 +294,7 @@ impl Agent {
         let ids: BTreeSet<&EntryId> = list.entries.iter().map(Listed::id).collect();
         self.world.checks.retain(|id, _| ids.contains(id));
         self.world.failures.retain(|id, _| ids.contains(id));
+        self.world.left_to_containerd.retain(|id, _| ids.contains(id));
     }
 
     fn boot_state(&self) -> BootState {

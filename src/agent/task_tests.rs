@@ -4,7 +4,7 @@ use super::*;
 use crate::agent::step::Warmed;
 use crate::containerd::Containerd;
 use crate::fetch::{Engine, Limits};
-use crate::image::{self, Presence, Puller};
+use crate::image::{self, Presence, PullSettings, Puller};
 use crate::list::{Entry, ImageGoods, NodeFacts, WeightsGoods};
 use crate::source::{SourceConfig, Sources};
 use crate::types::{Digest, Globs, GpuPhase, GpuReason, Revision};
@@ -56,7 +56,14 @@ fn bed(entries: Vec<Entry>) -> Bed {
     let sources = Sources::new(SourceConfig::default()).unwrap();
     let engine = Engine::new(Limits::default());
     let rooms = Rooms {
-        puller: Puller::new(containerd, images_handle, None),
+        puller: Puller::new(
+            containerd,
+            images_handle,
+            engine.clone(),
+            Arc::default(),
+            PullSettings::default(),
+        )
+        .unwrap(),
         warmer: Warmer::new(Arc::clone(&cache), engine, sources, false),
         cache,
     };

@@ -115,6 +115,8 @@ pub struct World {
     pub stuck: BTreeMap<EntryId, Stuck>,
     /// Pins that could not be taken off.
     pub stuck_pins: Option<Stuck>,
+    /// Why containerd itself had to pull an entry's image, as of its last pull.
+    pub left_to_containerd: BTreeMap<EntryId, Reason>,
     /// When each entry's source was last looked at with success.
     pub checks: BTreeMap<EntryId, Check>,
     /// Names and pins that are being removed.
@@ -232,6 +234,7 @@ impl World {
             vanishing: BTreeMap::new(),
             stuck: BTreeMap::new(),
             stuck_pins: None,
+            left_to_containerd: BTreeMap::new(),
             checks: BTreeMap::new(),
             removing: BTreeSet::new(),
             unpinning: false,

@@ -5,7 +5,8 @@ use clap::Args;
 
 use super::check::AllowArgs;
 use super::flags::{
-    CacheFlags, ClusterFlags, ContainerdFlags, GateFlags, ListFlags, NodeFlags, SocketFlags, SourceFlags,
+    CacheFlags, ClusterFlags, ContainerdFlags, GateFlags, ImageFlags, ListFlags, NodeFlags, SocketFlags,
+    SourceFlags,
 };
 use crate::cluster::ConfigMapRef;
 
@@ -40,6 +41,9 @@ pub struct AgentArgs {
     #[allow(missing_docs, reason = "a flattened group; a doc comment would become help text")]
     #[command(flatten)]
     pub sources: SourceFlags,
+    #[allow(missing_docs, reason = "a flattened group; a doc comment would become help text")]
+    #[command(flatten)]
+    pub images: ImageFlags,
     #[allow(missing_docs, reason = "a flattened group; a doc comment would become help text")]
     #[command(flatten)]
     pub allow: AllowArgs,

@@ -11,6 +11,7 @@ use super::client::DEFAULT_SOCKET;
 use crate::agent::{GateMode, NoGpu};
 use crate::cluster::ConfigMapRef;
 use crate::fetch::Limits;
+use crate::image::{ProviderPaths, PullSettings};
 use crate::list::is_label_key;
 use crate::rt::LogFormat;
 use crate::source::SourceConfig;
@@ -83,6 +84,59 @@ impl SourceFlags {
     #[must_use]
     pub fn limits(&self) -> Limits {
         Limits { memory: u64::from(self.memory) << 20, ..Limits::default() }
+    }
+}
+
+/// How images are pulled.
+#[derive(Debug, Clone, Args)]
+pub struct ImageFlags {
+    // Several times faster than containerd's own pulling; what it can't do is left to containerd, with the reason.
+    /// Who pulls images: stoker, with containerd for what it can't, or only containerd
+    #[arg(long, env = "STOKER_IMAGE_PULL", default_value = "stoker", value_name = "WHO")]
+    pub image_pull: ImagePull,
+
+    // Named as the kubelet's own flag, which tells the path on each kind of node.
+    /// The kubelet's configuration of credential providers, on the host
+    #[arg(
+        long,
+        env = "STOKER_IMAGE_CREDENTIAL_PROVIDER_CONFIG",
+        value_name = "FILE",
+        requires = "image_credential_provider_bin_dir"
+    )]
+    pub image_credential_provider_config: Option<PathBuf>,
+
+    /// Where the kubelet's credential providers are, on the host
+    #[arg(
+        long,
+        env = "STOKER_IMAGE_CREDENTIAL_PROVIDER_BIN_DIR",
+        value_name = "DIR",
+        requires = "image_credential_provider_config"
+    )]
+    pub image_credential_provider_bin_dir: Option<PathBuf>,
+}
+
+/// Who pulls images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ImagePull {
+    /// We do, wherever we can.
+    Stoker,
+    /// containerd does, through CRI.
+    Containerd,
+}
+
+impl ImageFlags {
+    /// What the puller is told.
+    #[must_use]
+    pub fn settings(&self, sources: SourceConfig, host_root: PathBuf, gc_threshold: u8) -> PullSettings {
+        let config = self.image_credential_provider_config.clone();
+        let providers = config.zip(self.image_credential_provider_bin_dir.clone());
+        PullSettings {
+            sources,
+            providers: providers.map(|(config, bin_dir)| ProviderPaths { config, bin_dir }),
+            host_root,
+            gc_threshold,
+            only_containerd: self.image_pull == ImagePull::Containerd,
+        }
     }
 }
 
@@ -220,6 +274,11 @@ pub struct NodeFlags {
         value_name = "FILE"
     )]
     pub boot_id_path: PathBuf,
+
+    // The kubelet's default of imageGCHighThresholdPercent, beyond which it begins to remove images.
+    /// Percent of the image file system that no pull may exceed; as the kubelet's imageGCHighThresholdPercent
+    #[arg(long, env = "STOKER_IMAGE_GC_HIGH_THRESHOLD", default_value_t = PullSettings::GC_THRESHOLD, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub image_gc_high_threshold: u8,
 
     // No default: a node that opens without its required images is what the taint is there to prevent.
     /// Seconds after the gate's opening from which the node is ready although required entries are not warm

@@ -7,7 +7,7 @@ use clap::Args;
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::flags::{ContainerdFlags, SourceFlags};
+use super::flags::{ContainerdFlags, ImageFlags, SourceFlags};
 use super::format::size;
 use super::progress::{Job, ProgressDisplay};
 use super::{Exit, unless_closed};
@@ -56,7 +56,12 @@ pub(super) struct PullArgs {
     sources: SourceFlags,
     #[command(flatten)]
     containerd: ContainerdFlags,
+    #[command(flatten)]
+    images: ImageFlags,
 }
+
+/// Whoever asks for an image by hand wants it, whatever the kubelet will make of its disk.
+const NO_THRESHOLD: u8 = 100;
 
 /// One thing to fetch.
 enum Wanted {
@@ -138,16 +143,19 @@ impl Fetchers {
             Wanted::Weights(..) => None,
         });
         let references: BTreeSet<ImageRef> = references.collect();
+        // Whoever types http:// knows what it is.
+        let config = args.sources.config(true);
+        let engine = fetch::Engine::new(args.sources.limits());
         let images = (!references.is_empty()).then(|| {
             let (_, watched) = watch::channel(references);
             let containerd = Containerd::new(&args.containerd.containerd_address);
             // The image task ends with `ended`; only its handle is of use here.
             let (handle, _, _) = image::spawn(containerd.clone(), watched, ended.clone());
-            image::Puller::new(containerd, handle, args.sources.credentials_dir.clone())
+            let settings = args.images.settings(config.clone(), PathBuf::from("/"), NO_THRESHOLD);
+            image::Puller::new(containerd, handle, engine.clone(), Arc::default(), settings)
         });
-        // Whoever types http:// knows what it is.
-        let sources = source::Sources::new(args.sources.config(true))?;
-        let engine = fetch::Engine::new(args.sources.limits());
+        let images = images.transpose()?;
+        let sources = source::Sources::new(config)?;
         Ok(Self {
             images,
             weights: weights::Puller::new(engine, sources, args.verified_only),

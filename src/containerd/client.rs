@@ -11,7 +11,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Response, Status};
 
-use super::ContainerdError;
+use super::{ContainerdError, Lease};
 
 /// The namespace in which CRI keeps its images (containerd, `internal/cri/constants`).
 const NAMESPACE: &str = "k8s.io";
@@ -87,6 +87,13 @@ impl Containerd {
 pub(super) fn in_namespace<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("containerd-namespace", MetadataValue::from_static(NAMESPACE));
+    request
+}
+
+/// The same, with the header that has what the call makes hang on `lease`.
+pub(super) fn under<T>(lease: &Lease, message: T) -> Request<T> {
+    let mut request = in_namespace(message);
+    request.metadata_mut().insert("containerd-lease", lease.header());
     request
 }
 

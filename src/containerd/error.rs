@@ -30,6 +30,8 @@ pub enum ContainerdError {
     Pull { message: String, kind: ErrorKind },
     #[error("containerd's answer to \"{what}\" can't be used: {problem}")]
     Answer { what: String, problem: String },
+    #[error("containerd could not {what}: somebody is writing the same blob just now; it is tried again")]
+    Locked { what: String },
 }
 
 impl ContainerdError {
@@ -43,6 +45,17 @@ impl ContainerdError {
         match status.code() {
             Code::Unimplemented => Self::NotServed { address, what },
             code => Self::Call { what, code, message: scrub(status.message()) },
+        }
+    }
+
+    /// The same error, if it came from a write to the content store: a blob under that reference that somebody holds open
+    /// is reported as Unavailable, as is a daemon that is shutting down (containerd, `content/local/locks.go`).
+    pub(super) fn of_write(self) -> Self {
+        match self {
+            Self::Call { what, code: Code::Unavailable, message } if message.contains(" locked for ") => {
+                Self::Locked { what }
+            }
+            other => other,
         }
     }
 
@@ -77,6 +90,7 @@ impl ContainerdError {
             Self::Call { code, message, .. } => kind_of_call(*code, message),
             Self::Pull { kind, .. } => *kind,
             Self::Answer { .. } => ErrorKind::Invalid,
+            Self::Locked { .. } => ErrorKind::Transient,
         }
     }
 
@@ -92,8 +106,20 @@ impl ContainerdError {
                 away.contains(code) || message.contains(STARTING)
             }
             Self::Pull { kind, .. } => *kind == ErrorKind::Local,
-            Self::Answer { .. } => false,
+            Self::Answer { .. } | Self::Locked { .. } => false,
         }
+    }
+
+    /// Whether what was to be made is there already: made by somebody else, or by an earlier try.
+    #[must_use]
+    pub fn is_already_there(&self) -> bool {
+        matches!(self, Self::Call { code: Code::AlreadyExists, .. })
+    }
+
+    /// Whether what the call was about isn't there, be it the thing itself, the one below it or the lease.
+    #[must_use]
+    pub fn is_not_there(&self) -> bool {
+        matches!(self, Self::Call { code: Code::NotFound, .. })
     }
 }
 

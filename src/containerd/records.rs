@@ -1,15 +1,15 @@
 use std::collections::{BTreeMap, HashMap};
 
 use containerd_client::services::v1::images_client::ImagesClient;
-use containerd_client::services::v1::{Image, ListImagesRequest, UpdateImageRequest};
-use containerd_client::types::Descriptor;
+use containerd_client::services::v1::{CreateImageRequest, Image, ListImagesRequest, UpdateImageRequest};
+use containerd_client::types::Descriptor as DescriptorMessage;
 use prost_types::FieldMask;
 use tonic::Code;
 use tonic::transport::Channel;
 
-use super::client::{MESSAGE_LIMIT, READ_DEADLINE, WRITE_DEADLINE, in_namespace};
-use super::{Containerd, ContainerdError};
-use crate::types::Digest;
+use super::client::{MESSAGE_LIMIT, READ_DEADLINE, WRITE_DEADLINE, in_namespace, under};
+use super::{Containerd, ContainerdError, Lease};
+use crate::types::{Descriptor, Digest};
 
 /// A name in containerd's image store and what it points at. CRI keeps three for an image: `repository:tag`,
 /// `repository@digest` and `sha256:<id>`.
@@ -21,7 +21,7 @@ pub struct ImageRecord {
     pub target: Digest,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
-    descriptor: Descriptor,
+    descriptor: DescriptorMessage,
 }
 
 impl ImageRecord {
@@ -29,7 +29,7 @@ impl ImageRecord {
     #[cfg(test)]
     pub(crate) fn made_up(name: &str, target: Digest, labels: &[(&str, &str)]) -> Self {
         let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Self { name: name.to_owned(), target, labels, descriptor: Descriptor::default() }
+        Self { name: name.to_owned(), target, labels, descriptor: DescriptorMessage::default() }
     }
 }
 
@@ -93,6 +93,56 @@ impl Containerd {
             Ok(_) => Ok(true),
             Err(ContainerdError::Call { code: Code::NotFound, .. }) => Ok(false),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Has the name `name` point at `target` and carry `labels`; where there is one already, its other labels stay.
+    ///
+    /// # Errors
+    /// When a call fails, or somebody removes the record again and again.
+    pub async fn put_record(
+        &self,
+        lease: &Lease,
+        name: &str,
+        target: &Descriptor,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<(), ContainerdError> {
+        let what = format!("write the image record {name}");
+        // containerd 2.4.2 panics, and dies, on a record without a target, whatever the mask says.
+        let image = Image {
+            name: name.to_owned(),
+            labels: labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            target: Some(DescriptorMessage {
+                media_type: target.media_type.clone(),
+                digest: target.digest.to_string(),
+                size: i64::try_from(target.size).unwrap_or(i64::MAX),
+                ..DescriptorMessage::default()
+            }),
+            ..Image::default()
+        };
+        let paths = labels.keys().map(|key| format!("labels.{key}"));
+        let mask = FieldMask { paths: std::iter::once("target".to_owned()).chain(paths).collect() };
+        let mut tries = 3;
+        loop {
+            let create = CreateImageRequest { image: Some(image.clone()), source_date_epoch: None };
+            let created = self.call(&what, WRITE_DEADLINE, self.images().create(under(lease, create))).await;
+            match created {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_already_there() => {}
+                Err(error) => return Err(error),
+            }
+            let update = UpdateImageRequest {
+                image: Some(image.clone()),
+                update_mask: Some(mask.clone()),
+                source_date_epoch: None,
+            };
+            tries -= 1;
+            match self.call(&what, WRITE_DEADLINE, self.images().update(under(lease, update))).await {
+                Ok(_) => return Ok(()),
+                // It was removed in between.
+                Err(error) if error.is_not_there() && tries > 0 => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 

@@ -17,37 +17,21 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// `range` is the length of the buffers that are worth keeping.
-    pub(super) fn new(bytes: u64, range: usize) -> Self {
+    /// `kept` are the lengths of the buffers that are worth keeping.
+    pub(super) fn new(bytes: u64, kept: [u64; 2]) -> Self {
         let most = u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX);
         let units = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX).clamp(1, most);
-        Self { permits: Arc::new(Semaphore::new(units as usize)), units, pool: Pool::new(range) }
+        let kept = kept.map(|len| usize::try_from(len).unwrap_or(usize::MAX));
+        Self { permits: Arc::new(Semaphore::new(units as usize)), units, pool: Pool::new(kept) }
     }
 
-    /// A buffer of `len` bytes, when there is room for it. More than the whole budget counts as all of it.
-    pub(super) async fn lease(&self, len: usize) -> Lease {
-        let permit = self.permit(len, 1).await;
-        self.fill(len, permit)
-    }
-
-    /// Two buffers of `len` bytes, granted together: whoever holds one and waits for a second could wait for
-    /// somebody who does the same.
-    pub(super) async fn lease_two(&self, len: usize) -> [Lease; 2] {
-        let mut both = self.permit(len, 2).await;
-        let half = both.as_mut().and_then(|both| both.split(both.num_permits() / 2));
-        [self.fill(len, half), self.fill(len, both)]
-    }
-
-    async fn permit(&self, len: usize, times: u32) -> Option<OwnedSemaphorePermit> {
-        let units = u32::try_from((len as u64).div_ceil(UNIT)).unwrap_or(u32::MAX).max(1);
-        let wanted = units.saturating_mul(times).min(self.units);
+    /// The right to `bytes` of memory, when there is room for all of them: whoever holds some and waits for more
+    /// could wait for somebody who does the same. More than the whole budget counts as all of it.
+    pub(super) async fn grant(&self, bytes: u64) -> Grant {
+        let wanted = units(bytes).min(self.units);
         // It fails only when the semaphore is closed, which nobody does.
-        Arc::clone(&self.permits).acquire_many_owned(wanted).await.ok()
-    }
-
-    fn fill(&self, len: usize, permit: Option<OwnedSemaphorePermit>) -> Lease {
-        let spare = self.permits.available_permits() as u64 * UNIT;
-        Lease { buffer: Some(self.pool.take(len, spare)), pool: self.pool.clone(), permit }
+        let permit = Arc::clone(&self.permits).acquire_many_owned(wanted).await.ok();
+        Grant { permits: Arc::clone(&self.permits), pool: self.pool.clone(), permit }
     }
 
     /// Says that a fetch runs, so that buffers are kept between ranges.
@@ -55,9 +39,38 @@ impl Memory {
         self.pool.user()
     }
 
+    /// How many fetches run.
+    pub(super) fn users(&self) -> u64 {
+        self.pool.users() as u64
+    }
+
     #[cfg(test)]
     pub(super) fn is_all_free(&self) -> bool {
         self.permits.available_permits() == self.units as usize && self.pool.idle() == 0
+    }
+}
+
+fn units(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).max(1)
+}
+
+/// The right to some memory. What isn't used of it goes back when it's dropped.
+#[derive(Debug)]
+pub(super) struct Grant {
+    permits: Arc<Semaphore>,
+    pool: Pool,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Grant {
+    /// A buffer of `len` bytes, which takes its part of the right with it.
+    pub(super) fn part(&mut self, len: usize) -> Lease {
+        let permit = self.permit.as_mut().and_then(|permit| {
+            let wanted = units(len as u64) as usize;
+            permit.split(wanted.min(permit.num_permits()))
+        });
+        let spare = self.permits.available_permits() as u64 * UNIT;
+        Lease { buffer: Some(self.pool.take(len, spare)), pool: self.pool.clone(), permit }
     }
 }
 
@@ -126,34 +139,36 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_lease_holds_its_memory_until_it_is_dropped() {
-        let memory = Memory::new(8192, 4096);
-        let first = memory.lease(4096).await;
-        let second = memory.lease(4096).await;
-        assert!(memory.lease(1).now_or_never().is_none());
+    async fn memory_is_held_until_all_of_it_is_dropped() {
+        let memory = Memory::new(8192, [4096, 4096]);
+        let mut first = memory.grant(4096).await;
+        let second = memory.grant(4096).await;
+        assert!(memory.grant(1).now_or_never().is_none());
+        let part = first.part(2048);
         drop(first);
-        assert!(memory.lease(4096).now_or_never().is_some());
+        assert!(memory.grant(2048).now_or_never().is_some());
+        assert!(memory.grant(2049).now_or_never().is_none());
+        drop(part);
+        assert!(memory.grant(4096).now_or_never().is_some());
         drop(second);
     }
 
     #[tokio::test]
     async fn more_than_everything_is_everything() {
-        let memory = Memory::new(8192, 4096);
-        let all = memory.lease(1 << 20).await;
-        assert_eq!(all.bytes().len(), 1 << 20);
-        assert!(memory.lease(1).now_or_never().is_none());
-        drop(all);
-        let two = memory.lease_two(4096).await;
-        assert!(memory.lease(1).now_or_never().is_none());
-        drop(two);
-        assert!(memory.lease(8192).now_or_never().is_some());
+        let memory = Memory::new(8192, [4096, 4096]);
+        let mut all = memory.grant(1 << 20).await;
+        let (first, second) = (all.part(1 << 19), all.part(1 << 19));
+        assert_eq!((first.bytes().len(), second.bytes().len()), (1 << 19, 1 << 19));
+        assert!(memory.grant(1).now_or_never().is_none());
+        drop((all, first, second));
+        assert!(memory.grant(8192).now_or_never().is_some());
     }
 
     #[tokio::test]
     async fn idle_buffers_go_when_the_last_fetch_ends() {
-        let memory = Memory::new(1 << 20, 4096);
+        let memory = Memory::new(1 << 20, [4096, 4096]);
         let (first, second) = (memory.user(), memory.user());
-        drop(memory.lease(4096).await);
+        drop(memory.grant(4096).await.part(4096));
         drop(first);
         assert!(!memory.is_all_free());
         drop(second);

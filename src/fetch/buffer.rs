@@ -28,10 +28,11 @@ impl Buffer {
     }
 }
 
-/// Buffers of one length, kept for the next range: fresh pages cost a page fault every 4 KiB.
+/// Buffers of the lengths that are asked for again and again, kept for the next one: fresh pages cost a page fault
+/// every 4 KiB.
 #[derive(Debug, Clone)]
 pub(super) struct Pool {
-    len: usize,
+    kept: [usize; 2],
     state: Arc<Mutex<State>>,
 }
 
@@ -43,17 +44,25 @@ struct State {
 }
 
 impl Pool {
-    pub(super) fn new(len: usize) -> Self {
-        Self { len, state: Arc::default() }
+    /// `kept` are the lengths worth keeping.
+    pub(super) fn new(kept: [usize; 2]) -> Self {
+        Self { kept, state: Arc::default() }
     }
 
     /// A buffer of `len` bytes with anything in it. Idle ones are let go until they take no more than `spare`
     /// bytes: what is idle and what is in use never exceed the budget together.
     pub(super) fn take(&self, len: usize, spare: u64) -> Buffer {
         let mut state = self.state();
-        let kept = if len == self.len { state.idle.pop() } else { None };
-        let most = usize::try_from(spare / self.len.max(1) as u64).unwrap_or(usize::MAX);
-        let freed = if state.idle.len() > most { state.idle.split_off(most) } else { Vec::new() };
+        let idle = &mut state.idle;
+        let kept = idle.iter().rposition(|buffer| buffer.len == len).map(|at| idle.swap_remove(at));
+        let mut bytes: u64 = idle.iter().map(|buffer| buffer.len as u64).sum();
+        let mut freed = Vec::new();
+        while bytes > spare
+            && let Some(buffer) = idle.pop()
+        {
+            bytes -= buffer.len as u64;
+            freed.push(buffer);
+        }
         // Unmapping takes a while; nobody should wait for it.
         drop(state);
         drop(freed);
@@ -62,7 +71,7 @@ impl Pool {
 
     pub(super) fn give_back(&self, buffer: Buffer) {
         let mut state = self.state();
-        if buffer.len == self.len && state.users > 0 {
+        if self.kept.contains(&buffer.len) && state.users > 0 {
             state.idle.push(buffer);
         }
     }
@@ -71,6 +80,11 @@ impl Pool {
     pub(super) fn user(&self) -> PoolUser {
         self.state().users += 1;
         PoolUser(self.clone())
+    }
+
+    /// How many run.
+    pub(super) fn users(&self) -> usize {
+        self.state().users
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -111,17 +125,22 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_ranges_are_kept_and_only_within_what_is_spare() {
-        let pool = Pool::new(8192);
+    fn only_usual_lengths_are_kept_and_only_within_what_is_spare() {
+        let pool = Pool::new([8192, 4096]);
         let user = pool.user();
-        for len in [8192, 8192, 8192, 100] {
+        for len in [8192, 4096, 8192, 8192, 100] {
             pool.give_back(Buffer::new(len));
         }
+        assert_eq!(pool.idle(), 4);
+        assert_eq!(pool.take(4096, 8192 * 5).bytes().len(), 4096);
         assert_eq!(pool.idle(), 3);
         assert_eq!(pool.take(8192, 8192 * 5).bytes().len(), 8192);
         assert_eq!(pool.idle(), 2);
         assert_eq!(pool.take(100, 8192 + 1).bytes().len(), 100);
         assert_eq!(pool.idle(), 1);
+        assert_eq!(pool.take(4096, 8191).bytes().len(), 4096);
+        assert_eq!(pool.idle(), 0);
+        pool.give_back(Buffer::new(8192));
         drop(user);
         assert_eq!(pool.idle(), 0);
         pool.give_back(Buffer::new(8192));

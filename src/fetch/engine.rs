@@ -1,12 +1,17 @@
 use std::sync::Arc;
 
+use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{Connections, Memory};
 use super::counted::Counted;
+use super::cut::Cut;
+use super::handed::Handed;
+use super::outlet::Outlet;
 use super::parallel::{self, Parallel};
-use super::{ALIGNMENT, FetchError, Sink, stream};
-use crate::rt::RetryPolicy;
+use super::stored::Stored;
+use super::{ALIGNMENT, FetchError, Piece, Sink, stream};
+use crate::rt::{Metrics, RetryPolicy};
 use crate::source::RangeSource;
 use crate::types::{Digest, Progress};
 
@@ -51,6 +56,7 @@ pub struct Engine {
     retry: RetryPolicy,
     memory: Memory,
     connections: Connections,
+    metrics: Option<Arc<Metrics>>,
 }
 
 /// One blob to be moved, and what it may use for that.
@@ -58,13 +64,13 @@ pub(super) struct Job<'a> {
     pub(super) blob: Arc<dyn RangeSource>,
     /// More than 0.
     pub(super) size: u64,
-    pub(super) sink: Arc<dyn Sink>,
+    pub(super) cut: Cut,
     pub(super) counted: &'a Counted<'a>,
-    pub(super) stop: &'a CancellationToken,
     pub(super) limits: Limits,
     pub(super) retry: RetryPolicy,
     pub(super) memory: &'a Memory,
     pub(super) connections: &'a Connections,
+    pub(super) metrics: Option<&'a Metrics>,
 }
 
 impl Engine {
@@ -76,9 +82,16 @@ impl Engine {
         Self {
             limits,
             retry: RetryPolicy::RANGE,
-            memory: Memory::new(limits.memory, usize::try_from(limits.range).unwrap_or(usize::MAX)),
+            memory: Memory::new(limits.memory, [Cut::Even, Cut::Growing].map(|cut| cut.piece(limits))),
             connections: Connections::new(limits.per_origin),
+            metrics: None,
         }
+    }
+
+    /// The same engine, that counts there what it asks for again.
+    #[must_use]
+    pub fn counting_in(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics: Some(metrics), ..self }
     }
 
     /// Fetches all `size` bytes of `blob` into `sink` and says what their SHA-256 is. Comparing it is the caller's.
@@ -103,39 +116,97 @@ impl Engine {
         if size == 0 {
             return Ok(Digest::of(&[]));
         }
+        let mut outlet = Stored::new(sink, size);
+        self.carry(blob, size, Cut::Even, &mut outlet, progress, stop.cancelled()).await?;
+        outlet.finish()
+    }
+
+    /// Fetches all `size` bytes of `blob` and hands them to `pieces`, in order and without gaps, each piece soon
+    /// after its last byte has come. Hashing them is the receiver's.
+    ///
+    /// A receiver may be as slow as it likes, but it must go on: it lets go of every piece without waiting for a
+    /// later one, or for another blob's. What it holds, and what waits in the channel, counts as memory of the
+    /// engine, and what is ahead of the first byte that it still holds is bounded. It sees the end of `pieces` when
+    /// this returns or is dropped, and only the answer says whether that was the end of the blob.
+    ///
+    /// `progress` and `stop` are as for [`Engine::fetch`].
+    ///
+    /// # Errors
+    /// See [`FetchError`]; a receiver that was dropped is [`FetchError::Cancelled`]. Some bytes may have been handed
+    /// out.
+    pub async fn fetch_in_order(
+        &self,
+        blob: Arc<dyn RangeSource>,
+        size: u64,
+        pieces: Sender<Piece>,
+        progress: &Progress,
+        stop: &CancellationToken,
+    ) -> Result<(), FetchError> {
+        if stop.is_cancelled() {
+            return Err(FetchError::Cancelled);
+        }
+        if size == 0 {
+            return Ok(());
+        }
+        let mut outlet = Handed::new(pieces.clone(), size);
+        let given_up = async {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = pieces.closed() => {}
+            }
+        };
+        self.carry(blob, size, Cut::Growing, &mut outlet, progress, given_up).await
+    }
+
+    /// Brings all of `blob` to `outlet`. Whatever comes of it, nothing is under way there when this returns.
+    async fn carry(
+        &self,
+        blob: Arc<dyn RangeSource>,
+        size: u64,
+        cut: Cut,
+        outlet: &mut impl Outlet,
+        progress: &Progress,
+        given_up: impl Future<Output = ()>,
+    ) -> Result<(), FetchError> {
         let _user = self.memory.user();
         let counted = Counted::new(progress);
         let job = Job {
             blob,
             size,
-            sink,
+            cut,
             counted: &counted,
-            stop,
             limits: self.limits,
             retry: self.retry,
             memory: &self.memory,
             connections: &self.connections,
+            metrics: self.metrics.as_deref(),
         };
-        let digest = self::fetch(&job).await?;
+        let outcome = tokio::select! {
+            biased;
+            () = given_up => Err(FetchError::Cancelled),
+            outcome = bring(&job, outlet) => outcome,
+        };
+        outlet.settle().await;
+        outcome?;
         counted.keep();
-        Ok(digest)
+        Ok(())
     }
 }
 
-async fn fetch(job: &Job<'_>) -> Result<Digest, FetchError> {
-    if job.size > job.limits.range && job.blob.serves_ranges() {
-        match parallel::fetch(job).await? {
-            Parallel::Done(digest) => return Ok(digest),
-            Parallel::NoRanges => {
-                tracing::info!(
-                    origin = job.blob.origin(),
-                    "the server ignores ranges; reading in one stream"
-                );
-                job.counted.take_back();
-            }
+async fn bring(job: &Job<'_>, outlet: &mut impl Outlet) -> Result<(), FetchError> {
+    if job.cut.is_small(job.size, job.limits) || !job.blob.serves_ranges() {
+        return stream::fetch(job, outlet, 0).await;
+    }
+    match parallel::fetch(job, outlet).await? {
+        Parallel::Done => Ok(()),
+        Parallel::NoRanges => {
+            tracing::info!(origin = job.blob.origin(), "the server ignores ranges; reading in one stream");
+            let from = outlet.rewind().await?;
+            job.counted.take_back();
+            job.counted.add(from);
+            stream::fetch(job, outlet, from).await
         }
     }
-    stream::fetch(job).await
 }
 
 #[cfg(test)]

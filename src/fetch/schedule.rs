@@ -6,7 +6,7 @@ use crate::types::ByteRange;
 ///
 /// Every byte is in one state: not yet handed out, travelling (handed out to exactly one worker), completed.
 /// Ranges are handed out lowest first, and none reaches further than `window` bytes ahead of the reader who takes
-/// the bytes in order.
+/// the bytes in order. How long they are may change on the way.
 #[derive(Debug)]
 pub struct Schedule {
     size: u64,
@@ -23,7 +23,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// For a blob of `size` bytes, cut at multiples of `range`. A `window` shorter than a range counts as one
+    /// For a blob of `size` bytes, in ranges of `range` bytes. A `window` shorter than a range counts as one
     /// range, or nothing could ever move.
     #[must_use]
     pub fn new(size: u64, range: u64, window: u64) -> Self {
@@ -38,6 +38,12 @@ impl Schedule {
             completed: 0,
             consumed: 0,
         }
+    }
+
+    /// From now on ranges are as long as this, and go this far ahead of the reader. What was handed out stays.
+    pub fn reach(&mut self, range: u64, window: u64) {
+        self.range = range.max(1);
+        self.window = window.max(self.range);
     }
 
     /// The range that [`Schedule::hand_out`] would give, or `None` while there is none within the window.
@@ -158,6 +164,8 @@ mod tests {
     struct Model {
         bytes: Vec<Byte>,
         consumed: usize,
+        /// No byte from here on was ever handed out. What breaks goes out again even if the window was shortened.
+        reached: usize,
     }
 
     impl Model {
@@ -178,6 +186,7 @@ mod tests {
         Complete(usize),
         Fail(usize, u64),
         Consume,
+        Reach(u64, u64),
     }
 
     fn act() -> impl Strategy<Value = Act> {
@@ -186,6 +195,7 @@ mod tests {
             2 => any::<usize>().prop_map(Act::Complete),
             2 => (any::<usize>(), 0_u64..40).prop_map(|(which, got)| Act::Fail(which, got)),
             1 => Just(Act::Consume),
+            1 => (0_u64..40, 0_u64..120).prop_map(|(range, window)| Act::Reach(range, window)),
         ]
     }
 
@@ -196,7 +206,9 @@ mod tests {
         assert_eq!(peeked, range);
         let range = range?;
         assert!(model.of(range).iter().all(|byte| *byte == Byte::Waiting), "{range:?} went out twice");
-        assert!(range.end() <= model.consumed as u64 + window, "{range:?} is beyond the window");
+        let is_fresh = range.end() as usize > model.reached;
+        assert!(!is_fresh || range.end() <= model.consumed as u64 + window, "{range:?} is beyond the window");
+        model.reached = model.reached.max(range.end() as usize);
         let before = &model.bytes[..range.start() as usize];
         assert!(!before.contains(&Byte::Waiting), "{range:?} went out before what lies in front of it");
         model.of(range).fill(Byte::Travelling);
@@ -212,8 +224,8 @@ mod tests {
             acts in prop::collection::vec(act(), 0..200),
         ) {
             let mut schedule = Schedule::new(size, range, window);
-            let window = window.max(range);
-            let mut model = Model { bytes: vec![Byte::Waiting; size as usize], consumed: 0 };
+            let mut window = window.max(range);
+            let mut model = Model { bytes: vec![Byte::Waiting; size as usize], consumed: 0, reached: 0 };
             let mut out: Vec<ByteRange> = Vec::new();
             // Whatever happened before, workers that now succeed must bring it to its end.
             let finish = std::iter::repeat_n([Act::HandOut, Act::Complete(0), Act::Consume], 700);
@@ -236,6 +248,10 @@ mod tests {
                     Act::Consume => {
                         model.consume();
                         schedule.consumed(model.consumed as u64);
+                    }
+                    Act::Reach(range, ahead) => {
+                        schedule.reach(range, ahead);
+                        window = ahead.max(range).max(1);
                     }
                     Act::Complete(_) | Act::Fail(..) => {}
                 }

@@ -78,13 +78,13 @@ impl Sink for Full {
     }
 }
 
-const PAGE: u64 = ALIGNMENT as u64;
+pub(super) const PAGE: u64 = ALIGNMENT as u64;
 
-fn limits(memory_pages: u64, range_pages: u64, per_blob: usize) -> Limits {
+pub(super) fn limits(memory_pages: u64, range_pages: u64, per_blob: usize) -> Limits {
     Limits { memory: memory_pages * PAGE, range: range_pages * PAGE, per_origin: 4, per_blob }
 }
 
-fn content(size: usize) -> Vec<u8> {
+pub(super) fn content(size: usize) -> Vec<u8> {
     (0..size).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
 
@@ -102,7 +102,7 @@ async fn fetch(
     (result, progress.done())
 }
 
-fn faulty(bytes: &[u8], faults: impl IntoIterator<Item = Fault>) -> Arc<Faulty> {
+pub(super) fn faulty(bytes: &[u8], faults: impl IntoIterator<Item = Fault>) -> Arc<Faulty> {
     Arc::new(Faulty::new(MemorySource::new(bytes.to_vec()), faults))
 }
 
@@ -344,7 +344,7 @@ async fn a_tiny_budget_is_slow_but_never_stuck() {
     }
 }
 
-fn fault() -> impl Strategy<Value = Fault> {
+pub(super) fn fault() -> impl Strategy<Value = Fault> {
     prop_oneof![
         2 => Just(Fault::Fine),
         3 => (0_u8..20).prop_map(Fault::Late),

@@ -1,14 +1,15 @@
 //! One range on its way from a source into memory, and what to do when it breaks off.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::FetchError;
-use super::budget::{Connections, Lease};
+use super::budget::{Connections, Grant};
 use super::counted::Counted;
-use crate::rt::{Attempts, RetryPolicy, chain};
+use super::piece::{Home, Part, Piece};
+use crate::rt::{Attempts, Metrics, RetryPolicy, chain};
 use crate::source::{RangeBody, RangeSource, SourceError};
 use crate::types::{ByteRange, ErrorKind};
 
@@ -16,80 +17,74 @@ use crate::types::{ByteRange, ErrorKind};
 /// asked again by whoever wanted the blob.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// The buffer of a range and how far it's filled. It stays with the range over all its tries: nobody who holds
+/// The memory of a range and how far it's filled. It stays with the range over all its tries: nobody who holds
 /// later bytes of the blob can then take the memory that the earlier ones wait for.
 #[derive(Debug)]
 pub(super) struct Slot {
     range: ByteRange,
-    lease: Lease,
-    filled: usize,
+    filled: u64,
+    grant: Grant,
     attempts: Attempts,
+    /// Bytes in one piece.
+    piece: u64,
+    part: Option<Part>,
+    home: Home,
+    arrive: UnboundedSender<Piece>,
 }
 
 impl Slot {
-    pub(super) fn new(range: ByteRange, lease: Lease, policy: RetryPolicy) -> Self {
-        Self { range, lease, filled: 0, attempts: Attempts::new(policy) }
+    /// Full pieces go to `arrive`, each at once.
+    pub(super) fn new(
+        range: ByteRange,
+        grant: Grant,
+        piece: u64,
+        policy: RetryPolicy,
+        home: Home,
+        arrive: UnboundedSender<Piece>,
+    ) -> Self {
+        Self { range, filled: 0, grant, attempts: Attempts::new(policy), piece, part: None, home, arrive }
     }
 
     /// What has not come yet, or `None` when it's full.
     pub(super) fn rest(&self) -> Option<ByteRange> {
-        self.range.after(self.filled as u64)
+        self.range.after(self.filled)
     }
 
     /// Takes in the next bytes; false, and none taken, when they are more than the range.
-    pub(super) fn fill(&mut self, bytes: &[u8]) -> bool {
-        let wanted = usize::try_from(self.range.len()).unwrap_or(usize::MAX);
-        let room = self.filled..self.filled.saturating_add(bytes.len());
-        if room.end > wanted {
+    pub(super) fn fill(&mut self, mut bytes: &[u8]) -> bool {
+        if bytes.len() as u64 > self.range.len() - self.filled {
             return false;
         }
-        let Some(room) = self.lease.bytes_mut().get_mut(room) else { return false };
-        room.copy_from_slice(bytes);
-        self.filled += bytes.len();
+        while !bytes.is_empty() {
+            let mut part = self.part.take().unwrap_or_else(|| self.next_part());
+            let count = part.fill(bytes);
+            self.filled += count as u64;
+            if part.is_full() {
+                // When nobody is there to take it, nobody wants the range any more.
+                let _ = self.arrive.send(part.into_piece(self.home.clone()));
+            } else {
+                self.part = Some(part);
+            }
+            bytes = bytes.get(count..).unwrap_or_default();
+        }
         true
     }
 
+    fn next_part(&mut self) -> Part {
+        let start = self.range.start() + self.filled;
+        let len = self.piece.min(self.range.end() - start);
+        let lease = self.grant.part(usize::try_from(len).unwrap_or(usize::MAX));
+        Part::new(start, self.range.end(), lease)
+    }
+
     /// How long to wait before the rest is asked for again, after a try that brought `got` bytes of it.
-    pub(super) fn failed(&mut self, got: u64, error: SourceError) -> Result<Duration, FetchError> {
-        again(&mut self.attempts, got, self.range.len(), error)
-    }
-
-    /// Where it begins.
-    pub(super) fn offset(&self) -> u64 {
-        self.range.start()
-    }
-
-    /// What has come.
-    pub(super) fn bytes(&self) -> &[u8] {
-        self.lease.bytes().get(..self.filled).unwrap_or_default()
-    }
-
-    /// The memory, for the next range.
-    pub(super) fn into_lease(self) -> Lease {
-        self.lease
-    }
-
-    /// The bytes, to be written and hashed by several at once.
-    pub(super) fn into_piece(self) -> Piece {
-        Piece { offset: self.range.start(), len: self.filled, lease: Arc::new(self.lease) }
-    }
-}
-
-/// Bytes that have come. The memory goes back when the last clone is dropped.
-#[derive(Debug, Clone)]
-pub(super) struct Piece {
-    pub(super) offset: u64,
-    len: usize,
-    lease: Arc<Lease>,
-}
-
-impl Piece {
-    pub(super) fn bytes(&self) -> &[u8] {
-        self.lease.bytes().get(..self.len).unwrap_or_default()
-    }
-
-    pub(super) fn end(&self) -> u64 {
-        self.offset + self.len as u64
+    pub(super) fn failed(
+        &mut self,
+        got: u64,
+        error: SourceError,
+        metrics: Option<&Metrics>,
+    ) -> Result<Duration, FetchError> {
+        again(&mut self.attempts, got, self.range.len(), error, metrics)
     }
 }
 
@@ -111,7 +106,10 @@ pub(super) async fn travel(
     counted: &Counted<'_>,
 ) -> Result<(), Lost> {
     let Some(rest) = slot.rest() else { return Ok(()) };
-    tokio::time::sleep(delay).await;
+    // Even a sleep of nothing lasts until the clock's next millisecond.
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
     // Waiting for it while holding memory is safe: whoever has a connection has all the memory it needs.
     let _connection = connections.one(blob.origin()).await;
     let mut body = blob.get(rest).await.map_err(Lost::Source)?;
@@ -148,12 +146,13 @@ pub(super) fn too_little(blob: &dyn RangeSource) -> SourceError {
 }
 
 /// The sleep before the next try, or the error that ends it all. A try that brought a sixteenth of a range is
-/// progress, so a blob has a bounded number of tries however its connections break.
+/// progress, so a blob has a bounded number of tries however its connections break. Every further try is counted.
 pub(super) fn again(
     attempts: &mut Attempts,
     got: u64,
     range: u64,
     error: SourceError,
+    metrics: Option<&Metrics>,
 ) -> Result<Duration, FetchError> {
     if got.saturating_mul(16) >= range {
         attempts.succeeded();
@@ -161,6 +160,9 @@ pub(super) fn again(
     let kind = error.kind();
     let delay = attempts.failed_with(kind, fastrand::f64());
     if let Some(delay) = delay.filter(|delay| *delay <= LONGEST_WAIT) {
+        if let Some(metrics) = metrics {
+            metrics.retried(kind);
+        }
         let failed = attempts.failed();
         tracing::debug!(error = chain(&error), failed, ?delay, "a range broke off; asking for its rest");
         return Ok(delay);
@@ -185,8 +187,8 @@ mod tests {
             retry_after: Some(Duration::from_secs(seconds)),
         };
         let mut attempts = Attempts::new(RetryPolicy::RANGE);
-        assert!(again(&mut attempts, 0, 100, asked_for(5)).is_ok());
-        let error = again(&mut attempts, 0, 100, asked_for(600)).unwrap_err();
+        assert!(again(&mut attempts, 0, 100, asked_for(5), None).is_ok());
+        let error = again(&mut attempts, 0, 100, asked_for(600), None).unwrap_err();
         let asked = ErrorKind::Throttled { retry_after: Some(Duration::from_secs(600)) };
         assert_eq!(error.kind(), asked, "the agent's own backoff hears how long");
     }

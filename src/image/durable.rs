@@ -30,16 +30,8 @@ impl Durable {
         if tops().all(|(chain, made)| synced.get(&chain) == Some(&made)) {
             return Ok(());
         }
-        let path = root.to_path_buf();
-        let outcome = tokio::task::spawn_blocking(move || sync_file_system(&path)).await;
-        match outcome {
-            Ok(Ok(())) => synced.extend(tops()),
-            Ok(Err(cause)) => return Err(ImageError::NotDurable { root: root.to_path_buf(), cause }),
-            Err(joined) => {
-                let cause = io::Error::other(joined);
-                return Err(ImageError::NotDurable { root: root.to_path_buf(), cause });
-            }
-        }
+        sync(root).await?;
+        synced.extend(tops());
         Ok(())
     }
 
@@ -60,6 +52,17 @@ impl Durable {
             |chain: &Digest| seen.iter().any(|seen| matches!(seen.top, Top::There(top, _) if top == *chain));
         self.0.lock().await.retain(|chain, _| keep(chain));
     }
+}
+
+/// Returns once all that was written to the file system below `root` is on the disk: one syncfs, on a thread that may
+/// wait. Dropping the future leaves it running, to no harm.
+pub(super) async fn sync(root: &Path) -> Result<(), ImageError> {
+    let path = root.to_path_buf();
+    let synced = tokio::task::spawn_blocking(move || sync_file_system(&path)).await;
+    synced
+        .map_err(io::Error::other)
+        .flatten()
+        .map_err(|cause| ImageError::NotDurable { root: root.to_path_buf(), cause })
 }
 
 /// Writes the file system below `root` to the disk.

@@ -1,7 +1,14 @@
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use super::CommitError;
+use super::credentials::ProviderError;
+use super::layer::LayerError;
+use super::manifest::ManifestError;
 use crate::containerd::ContainerdError;
+use crate::fetch::FetchError;
+use crate::source::SourceError;
 use crate::types::{Digest, ErrorKind};
 
 /// Why an image isn't warm. No variant ever holds a credential.
@@ -10,6 +17,8 @@ use crate::types::{Digest, ErrorKind};
 pub enum ImageError {
     #[error(transparent)]
     Containerd(#[from] ContainerdError),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
     #[error("{image}: {advice}")]
     Pull {
         image: String,
@@ -17,8 +26,54 @@ pub enum ImageError {
         #[source]
         cause: ContainerdError,
     },
+    #[error("{image}: {advice}")]
+    Registry {
+        image: String,
+        advice: String,
+        #[source]
+        cause: Box<SourceError>,
+    },
+    #[error("cannot make a client for registries")]
+    Client(#[source] SourceError),
+    #[error("{image}: what the registry has under this name can't be used")]
+    Manifest {
+        image: String,
+        #[source]
+        cause: Box<ManifestError>,
+    },
+    #[error("{image}: the layer {layer} did not come")]
+    Fetch {
+        image: String,
+        layer: Digest,
+        #[source]
+        cause: Box<FetchError>,
+    },
+    #[error("{image}: the layer {layer} can't be used; nothing of it was kept")]
+    Layer {
+        image: String,
+        layer: Digest,
+        #[source]
+        cause: Box<LayerError>,
+    },
+    #[error(
+        "{image}: it may take {} MiB and {} MiB are free, of which what lies beyond {threshold} % of the disk must stay \
+         free, or the kubelet begins to remove images; free space or list less",
+        needed >> 20, available >> 20
+    )]
+    NoSpace { image: String, needed: u64, available: u64, threshold: u8 },
     #[error("credentials {name:?}: {problem}")]
     Credentials { name: String, problem: String },
+    #[error("the kubelet's credential provider {name:?} gave no credentials; check it on the node")]
+    Provider {
+        name: String,
+        #[source]
+        cause: Arc<ProviderError>,
+    },
+    #[error(
+        "the kubelet's credential providers aren't known: {}: {problem}; correct it, or mount it from the host",
+        path.display()
+    )]
+    ProviderConfig { path: PathBuf, problem: String },
     #[error(
         "the configuration {config} of {image} can't be read; only images with sha256 digests and a rootfs are supported"
     )]
@@ -55,7 +110,16 @@ impl ImageError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Containerd(cause) | Self::Pull { cause, .. } => cause.kind(),
+            Self::Registry { cause, .. } => cause.kind(),
+            Self::Client(cause) => cause.kind(),
+            Self::Manifest { cause, .. } => cause.kind(),
+            Self::Fetch { cause, .. } => cause.kind(),
+            Self::Layer { cause, .. } => cause.kind(),
+            Self::NoSpace { .. } => ErrorKind::NoSpace,
+            Self::Commit(cause) => cause.kind(),
             Self::Credentials { .. } => ErrorKind::Denied,
+            Self::Provider { cause, .. } => cause.kind(),
+            Self::ProviderConfig { .. } => ErrorKind::Local,
             Self::Configuration { .. } => ErrorKind::Unsupported,
             Self::NotShown { .. } => ErrorKind::Transient,
             Self::NotUnpacked { .. } | Self::NotDurable { .. } => ErrorKind::Local,
@@ -69,24 +133,38 @@ impl ImageError {
         match self {
             Self::Containerd(cause) if cause.is_daemon_away() => "ContainerdUnavailable",
             Self::Containerd(_) => "ContainerdError",
-            Self::Pull { cause, .. } => match cause.kind() {
-                ErrorKind::NotFound => "NotFound",
-                ErrorKind::Denied => "Denied",
-                ErrorKind::Throttled { .. } => "Throttled",
+            Self::Pull { .. } | Self::Registry { .. } | Self::Fetch { .. } | Self::Client(_) => {
+                of_pull(self.kind())
+            }
+            Self::Manifest { .. } => "BadManifest",
+            Self::Layer { .. } => match self.kind() {
                 ErrorKind::NoSpace => "NoSpace",
-                ErrorKind::Unsupported => "Unsupported",
-                ErrorKind::Invalid => "Invalid",
-                ErrorKind::Local => "ContainerdUnavailable",
-                ErrorKind::Transient | ErrorKind::Changed | ErrorKind::Corrupt | ErrorKind::Cancelled => {
-                    "PullFailed"
-                }
+                ErrorKind::Local | ErrorKind::Cancelled => "UnpackFailed",
+                _ => "BadLayer",
             },
+            Self::NoSpace { .. } => "NoSpace",
+            Self::Commit(cause) => cause.code(),
             Self::Credentials { .. } => "CredentialsMissing",
+            Self::Provider { .. } | Self::ProviderConfig { .. } => "CredentialProviderFailed",
             Self::Configuration { .. } => "Unsupported",
             Self::NotShown { .. } => "NotShown",
             Self::NotUnpacked { .. } => "NotUnpacked",
             Self::NotDurable { .. } => "NotDurable",
             Self::Stopped => "Stopped",
         }
+    }
+}
+
+/// The word for a pull that ended with an error of this kind.
+fn of_pull(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::NotFound => "NotFound",
+        ErrorKind::Denied => "Denied",
+        ErrorKind::Throttled { .. } => "Throttled",
+        ErrorKind::NoSpace => "NoSpace",
+        ErrorKind::Unsupported => "Unsupported",
+        ErrorKind::Invalid => "Invalid",
+        ErrorKind::Local => "ContainerdUnavailable",
+        ErrorKind::Transient | ErrorKind::Changed | ErrorKind::Corrupt | ErrorKind::Cancelled => "PullFailed",
     }
 }

@@ -1,8 +1,9 @@
 use serde::Deserialize;
 
+use super::manifest::chain_ids;
 use super::pins;
 use crate::containerd::ImageRecord;
-use crate::types::{Digest, Hasher};
+use crate::types::Digest;
 
 /// What containerd has of one image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,11 +45,7 @@ impl Presence {
 /// config.md, "Layer ChainID"). `None` for an image without layers, which needs none.
 #[must_use]
 pub fn chain_id(diff_ids: &[Digest]) -> Option<Digest> {
-    diff_ids.iter().copied().reduce(|below, layer| {
-        let mut hasher = Hasher::new();
-        hasher.update(format!("{below} {layer}").as_bytes());
-        hasher.finish()
-    })
+    chain_ids(diff_ids).pop()
 }
 
 /// The diff ids in an image's configuration.

@@ -1,64 +1,89 @@
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::credentials::Keyring;
+use super::asked::Asked;
+use super::by_containerd;
+use super::credentials::Credentials;
+use super::direct::{Direct, Request, Unable};
 use super::look::{Seen, Top, look};
 use super::pins::{MARK, PIN, is_ours, needs_pin};
-use super::{ImageError, ImagesHandle};
-use crate::containerd::{Containerd, ContainerdError};
+use super::{ImageError, ImagesHandle, PullSettings};
+use crate::containerd::{Containerd, ContainerdError, Daemon};
+use crate::fetch::Engine;
 use crate::list::ImageGoods;
+use crate::rt::{self, Metrics};
+use crate::source::registry::Repository;
 use crate::types::{Digest, ErrorKind, ImageRef, Progress, RegistryAuth, Revision};
 
-/// Brings images into containerd through CRI, as the kubelet would, and pins and unpins them.
+/// Brings images into containerd, and pins and unpins them.
 #[derive(Debug, Clone)]
 pub struct Puller {
     containerd: Containerd,
     images: ImagesHandle,
-    credentials_dir: Option<Arc<Path>>,
+    credentials: Credentials,
+    direct: Direct,
+    metrics: Arc<Metrics>,
+    /// Every image is left to containerd.
+    only_containerd: bool,
 }
 
 /// An image that is warm now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WarmImage {
     /// What its reference points at.
     pub revision: Revision,
     /// Whether anything had to be pulled or unpacked for it: false where it was warm already and its tag, if that was
     /// asked for again, still points at the same.
     pub pulled: bool,
+    /// Why containerd had to pull it, if it had to.
+    pub unable: Option<Unable>,
 }
 
 impl Puller {
-    /// A puller that keeps the image task behind `images` informed, and finds credentials in the directories under
-    /// `credentials_dir`.
-    #[must_use]
-    pub fn new(containerd: Containerd, images: ImagesHandle, credentials_dir: Option<PathBuf>) -> Self {
-        Self { containerd, images, credentials_dir: credentials_dir.map(Into::into) }
+    /// A puller that keeps the image task behind `images` informed, moves bytes by `engine`, and counts in `metrics`.
+    ///
+    /// # Errors
+    /// When the system's CA certificates can't be read, or threads' limits can't be told.
+    pub fn new(
+        containerd: Containerd,
+        images: ImagesHandle,
+        engine: Engine,
+        metrics: Arc<Metrics>,
+        settings: PullSettings,
+    ) -> Result<Self, ImageError> {
+        let host_root = settings.host_root.clone();
+        let credentials = Credentials::new(
+            settings.sources.credentials_dir.clone(),
+            settings.providers.clone(),
+            Some(host_root),
+        );
+        let only_containerd = settings.only_containerd;
+        let direct = Direct::new(containerd.clone(), engine, Arc::clone(&metrics), settings)?;
+        Ok(Self { containerd, images, credentials, direct, metrics, only_containerd })
     }
 
     /// Returns once the image is warm: pulled, unpacked, on the disk, pinned if it's to be, and shown so by the image
-    /// task. What is there already isn't pulled again, except that with `recheck` a tag is resolved again (which costs
-    /// a manifest where the layers are there). An image that was warm stays so when that fails.
+    /// task. What is there already isn't pulled again, except that with `recheck` a tag is resolved again (one HEAD
+    /// where it still points at the same). An image that was warm stays so when that fails.
     ///
-    /// CRI reports no bytes, so `progress` stays as it is. It can be dropped at any time; containerd then stops its
-    /// pull and nothing half-done has a name.
+    /// `progress` counts the compressed bytes of layers; where containerd pulls, it stays as it is. It can be dropped
+    /// at any time; nothing half-done has a name.
     ///
     /// # Errors
-    /// See [`ImageError`]. There are no retries in here, except one for each blob that came with wrong bytes.
+    /// See [`ImageError`]. Requests and ranges are tried again in here, and layers that came with wrong bytes.
     pub async fn ensure(
         &self,
         goods: &ImageGoods,
         credentials: Option<&str>,
         recheck: bool,
-        _progress: &Progress,
+        progress: &Progress,
         stop: &CancellationToken,
     ) -> Result<WarmImage, ImageError> {
         tokio::select! {
             biased;
             () = stop.cancelled() => Err(ImageError::Stopped),
-            outcome = self.warm(goods, credentials, recheck) => outcome,
+            outcome = self.warm(goods, credentials, recheck, progress, stop) => outcome,
         }
     }
 
@@ -67,17 +92,20 @@ impl Puller {
         goods: &ImageGoods,
         credentials: Option<&str>,
         recheck: bool,
+        progress: &Progress,
+        stop: &CancellationToken,
     ) -> Result<WarmImage, ImageError> {
         let reference = &goods.reference;
-        let snapshotter = self.containerd.snapshotter().await?;
+        let daemon = self.containerd.daemon().await?;
+        let snapshotter = &daemon.snapshotter;
         let before = self.look(&snapshotter.name, reference).await?.filter(Seen::is_unpacked);
-        let seen = match before {
-            Some(seen) if !(recheck && reference.tag().is_some()) => seen,
+        let (seen, unable) = match before {
+            Some(seen) if !(recheck && reference.tag().is_some()) => (seen, None),
             _ => {
-                self.pull(reference, credentials).await?;
-                self.look(&snapshotter.name, reference)
-                    .await?
-                    .ok_or_else(|| ImageError::NotShown { image: reference.to_string() })?
+                let bringing = Bringing { goods, credentials, daemon: &daemon, before, progress, stop };
+                let unable = self.bring(bringing).await?;
+                let seen = self.look(&snapshotter.name, reference).await?;
+                (seen.ok_or_else(|| ImageError::NotShown { image: reference.to_string() })?, unable)
             }
         };
         if seen.top == Top::Missing {
@@ -88,70 +116,77 @@ impl Puller {
             self.pin(seen.target).await?;
         }
         self.images.refresh().await;
-        Ok(WarmImage {
-            revision: Revision::of_image(seen.target),
-            pulled: before.is_none_or(|before| before.target != seen.target),
-        })
+        let pulled = before.is_none_or(|before| before.target != seen.target);
+        Ok(WarmImage { revision: Revision::of_image(seen.target), pulled, unable })
+    }
+
+    /// Makes the image what its reference points at now, by ourselves where we can.
+    async fn bring(&self, bringing: Bringing<'_>) -> Result<Option<Unable>, ImageError> {
+        let reference = &bringing.goods.reference;
+        // As the kubelet does: a provider that fails keeps nobody from an image that needs none.
+        let (auths, withheld) = match self.credentials.candidates(reference, bringing.credentials).await {
+            Ok(auths) => (auths, None),
+            Err(error @ (ImageError::Provider { .. } | ImageError::ProviderConfig { .. })) => {
+                tracing::warn!(image = %reference, error = rt::chain(&error), "asking without credentials");
+                (Vec::new(), Some(error))
+            }
+            Err(error) => return Err(error),
+        };
+        match (self.bring_as(&bringing, auths).await, withheld) {
+            (Err(error), Some(withheld)) if error.kind() == ErrorKind::Denied => Err(withheld),
+            (brought, _) => brought,
+        }
+    }
+
+    async fn bring_as(
+        &self,
+        bringing: &Bringing<'_>,
+        auths: Vec<RegistryAuth>,
+    ) -> Result<Option<Unable>, ImageError> {
+        let Bringing { goods, credentials, daemon, before, progress, stop } = *bringing;
+        let reference = &goods.reference;
+        let asked = Asked { reference, credentials, keys: auths.len() };
+        let unable = match self.able(reference, daemon, &auths).await {
+            Err(unable) => unable,
+            Ok(repository) => {
+                let target = repository.resolve().await.map_err(|cause| asked.failed(cause))?;
+                if before.is_some_and(|before| before.target == target.digest) {
+                    return Ok(None);
+                }
+                let request =
+                    Request { asked, repository: &repository, daemon, pin: goods.pin, progress, stop };
+                match self.direct.pull(target, request).await? {
+                    Ok(phases) => {
+                        tracing::info!(image = %reference, %phases, "pulled");
+                        return Ok(None);
+                    }
+                    Err(unable) => unable,
+                }
+            }
+        };
+        self.metrics.image_left(unable.code());
+        tracing::info!(image = %reference, "{unable}");
+        by_containerd::pull(&self.containerd, asked, &auths).await?;
+        Ok(Some(unable))
+    }
+
+    /// Where the image can be had, if it's for us to fetch it.
+    async fn able(
+        &self,
+        reference: &ImageRef,
+        daemon: &Daemon,
+        auths: &[RegistryAuth],
+    ) -> Result<Repository, Unable> {
+        if self.only_containerd {
+            return Err(Unable::Told);
+        }
+        self.direct.check(daemon).await?;
+        self.direct.repository(reference, daemon, auths.to_vec()).await
     }
 
     async fn look(&self, snapshotter: &str, reference: &ImageRef) -> Result<Option<Seen>, ImageError> {
         let records: Vec<_> = self.containerd.record(&reference.to_string()).await?.into_iter().collect();
         look(&self.containerd, snapshotter, &records, reference).await
-    }
-
-    async fn pull(&self, reference: &ImageRef, credentials: Option<&str>) -> Result<(), ImageError> {
-        let keys = self.credentials(reference, credentials).await?;
-        let mut refetched = BTreeSet::new();
-        let pulled = loop {
-            let pulled = self.pull_with(reference, &keys).await;
-            let Some(blob) = pulled.as_ref().err().and_then(ContainerdError::spoiled_ingest) else {
-                break pulled;
-            };
-            tracing::warn!(image = %reference, blob, "a blob came with wrong bytes; they are thrown away");
-            self.containerd.abort_ingest(blob).await?;
-            // Each blob gets one more chance: its bytes may be left over from somebody's earlier pull.
-            if !refetched.insert(blob.to_owned()) {
-                break pulled;
-            }
-        };
-        match pulled {
-            Ok(()) => Ok(()),
-            Err(cause) if cause.is_daemon_away() => Err(cause.into()),
-            Err(cause) => Err(ImageError::Pull {
-                image: reference.to_string(),
-                advice: advice(&cause, reference, credentials, keys.len()),
-                cause,
-            }),
-        }
-    }
-
-    /// Pulls with each of `keys`, in order, until the registry takes one; without any, anonymously.
-    async fn pull_with(&self, reference: &ImageRef, keys: &[RegistryAuth]) -> Result<(), ContainerdError> {
-        let mut pulled = self.containerd.pull_image(reference, keys.first()).await;
-        for key in keys.iter().skip(1) {
-            match &pulled {
-                Err(error) if error.kind() == ErrorKind::Denied => {
-                    pulled = self.containerd.pull_image(reference, Some(key)).await;
-                }
-                _ => break,
-            }
-        }
-        pulled.map(drop)
-    }
-
-    async fn credentials(
-        &self,
-        reference: &ImageRef,
-        name: Option<&str>,
-    ) -> Result<Vec<RegistryAuth>, ImageError> {
-        let Some(name) = name else { return Ok(Vec::new()) };
-        let Some(dir) = &self.credentials_dir else {
-            return Err(ImageError::Credentials {
-                name: name.to_owned(),
-                problem: "there is no directory to look for it; give --credentials-dir".to_owned(),
-            });
-        };
-        Ok(Keyring::read(dir, name).await?.candidates(reference))
     }
 
     /// Pins every record of `target` that nobody has pinned yet: kubelet's garbage collection goes by image, which is
@@ -180,45 +215,19 @@ impl Puller {
     }
 }
 
+/// An image that is not as it should be.
+#[derive(Clone, Copy)]
+struct Bringing<'a> {
+    goods: &'a ImageGoods,
+    credentials: Option<&'a str>,
+    daemon: &'a Daemon,
+    before: Option<Seen>,
+    progress: &'a Progress,
+    stop: &'a CancellationToken,
+}
+
 impl Seen {
     fn is_unpacked(&self) -> bool {
         self.top != Top::Missing
-    }
-}
-
-/// What to do about a pull that failed.
-fn advice(cause: &ContainerdError, reference: &ImageRef, credentials: Option<&str>, keys: usize) -> String {
-    let host = reference.domain();
-    match cause.kind() {
-        ErrorKind::NotFound => "no such image; check the name, the tag and the registry".to_owned(),
-        ErrorKind::Denied => match (credentials, keys) {
-            (None, _) => {
-                format!(
-                    "{host} denied it without credentials; name a mounted Secret for it under `credentials`"
-                )
-            }
-            (Some(name), 0) => format!(
-                "{host} denied it without credentials: {name:?} holds none that fit this image; add {host} to \
-                 its auths"
-            ),
-            (Some(name), _) => {
-                format!("{host} denied it with the credentials {name:?}; check them and what they may read")
-            }
-        },
-        ErrorKind::Throttled { .. } => {
-            format!("{host} asks for fewer requests; it is tried again later")
-        }
-        ErrorKind::NoSpace => "the disk of containerd is full; free space or list less".to_owned(),
-        ErrorKind::Unsupported => "containerd can't use this image on this node".to_owned(),
-        ErrorKind::Invalid => "containerd refuses the reference; correct it in the list".to_owned(),
-        ErrorKind::Transient
-        | ErrorKind::Changed
-        | ErrorKind::Corrupt
-        | ErrorKind::Cancelled
-        | ErrorKind::Local => {
-            format!(
-                "the pull failed; check that this node reaches {host} (containerd's hosts.toml, proxy, CA)"
-            )
-        }
     }
 }

@@ -2,6 +2,8 @@
 //! here: `api/` computes that at each scrape, so the two can't drift apart.
 
 use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -35,6 +37,14 @@ pub mod name {
     pub const LIST_INVALID: &str = "stoker_list_invalid";
     /// Image pulls that ended, by result. Counter.
     pub const IMAGE_PULLS: &str = "stoker_image_pulls";
+    /// Where the time of our own image pulls went, by phase, in seconds. Phases overlap. Counter.
+    pub const IMAGE_PHASE_SECONDS: &str = "stoker_image_phase_seconds";
+    /// Bytes that came out of each phase of our own image pulls. Counter.
+    pub const IMAGE_PHASE_BYTES: &str = "stoker_image_phase_bytes";
+    /// Layers of pulled images, by how they got there: fetched or reused. Counter.
+    pub const IMAGE_LAYERS: &str = "stoker_image_layers";
+    /// Images left to containerd's own pulling, by the reason. Counter.
+    pub const IMAGES_LEFT: &str = "stoker_images_left_to_containerd";
     /// Fetches of weights that ended, by result. Counter.
     pub const WEIGHTS_FETCHES: &str = "stoker_weights_fetches";
     /// 1, with the version as a label. Gauge.
@@ -61,6 +71,16 @@ struct KindLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabel {
     reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PhaseLabel {
+    phase: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HowLabel {
+    how: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -95,6 +115,10 @@ pub struct Metrics {
     fetch_retries: Family<ReasonLabel, Counter>,
     image_pulls: Family<ResultLabel, Counter>,
     weights_fetches: Family<ResultLabel, Counter>,
+    image_phase_seconds: Family<PhaseLabel, Counter<f64, AtomicU64>>,
+    image_phase_bytes: Family<PhaseLabel, Counter>,
+    image_layers: Family<HowLabel, Counter>,
+    images_left: Family<ReasonLabel, Counter>,
     list_invalid: Counter,
     node_writes: Family<ResultLabel, Counter>,
     node_confirmed: Gauge,
@@ -110,6 +134,10 @@ impl Metrics {
             fetch_retries: Family::default(),
             image_pulls: Family::default(),
             weights_fetches: Family::default(),
+            image_phase_seconds: Family::default(),
+            image_phase_bytes: Family::default(),
+            image_layers: Family::default(),
+            images_left: Family::default(),
             list_invalid: Counter::default(),
             node_writes: Family::default(),
             node_confirmed: Gauge::default(),
@@ -135,6 +163,22 @@ impl Metrics {
         registry.register(name::FETCH_RETRIES, "Requests and jobs tried again", self.fetch_retries.clone());
         registry.register(name::IMAGE_PULLS, "Image pulls that ended", self.image_pulls.clone());
         registry.register(name::WEIGHTS_FETCHES, "Weights fetches that ended", self.weights_fetches.clone());
+        registry.register(
+            name::IMAGE_PHASE_SECONDS,
+            "Where the time of image pulls went; phases overlap",
+            self.image_phase_seconds.clone(),
+        );
+        registry.register(
+            name::IMAGE_PHASE_BYTES,
+            "Bytes that came out of each phase of image pulls",
+            self.image_phase_bytes.clone(),
+        );
+        registry.register(name::IMAGE_LAYERS, "Layers of pulled images", self.image_layers.clone());
+        registry.register(
+            name::IMAGES_LEFT,
+            "Images left to containerd's own pulling",
+            self.images_left.clone(),
+        );
         registry.register(name::LIST_INVALID, "Lists read that were broken", self.list_invalid.clone());
         registry.register(name::NODE_WRITES, "Writes to the own Node that ended", self.node_writes.clone());
         registry.register(
@@ -158,6 +202,23 @@ impl Metrics {
     /// An image pull ended.
     pub fn image_pulled(&self, result: Result<(), ErrorKind>) {
         self.image_pulls.get_or_create(&result_label(result)).inc();
+    }
+
+    /// A phase of an image pull took this long, over all its layers, and this many bytes came out of it.
+    pub fn image_phase(&self, phase: &'static str, time: Duration, bytes: u64) {
+        self.image_phase_seconds.get_or_create(&PhaseLabel { phase }).inc_by(time.as_secs_f64());
+        self.image_phase_bytes.get_or_create(&PhaseLabel { phase }).inc_by(bytes);
+    }
+
+    /// Layers of an image pull: how many were fetched, how many were there.
+    pub fn image_layers(&self, fetched: u64, reused: u64) {
+        self.image_layers.get_or_create(&HowLabel { how: "fetched" }).inc_by(fetched);
+        self.image_layers.get_or_create(&HowLabel { how: "reused" }).inc_by(reused);
+    }
+
+    /// An image was left to containerd.
+    pub fn image_left(&self, reason: &'static str) {
+        self.images_left.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     /// A fetch of weights ended.

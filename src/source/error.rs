@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::types::ErrorKind;
@@ -32,6 +33,20 @@ pub enum SourceError {
     Protocol { what: String, problem: String },
     #[error("{what} can't be used: {problem}")]
     Invalid { what: String, problem: String },
+    #[error("{what} is corrupt: {problem}")]
+    Corrupt { what: String, problem: String },
+    #[error("{host} asks for a token, and none can be had")]
+    Token {
+        host: String,
+        #[source]
+        cause: Arc<SourceError>,
+    },
+    #[error("no mirror serves it ({mirrors}), and the registry neither")]
+    Mirrors {
+        mirrors: String,
+        #[source]
+        cause: Box<SourceError>,
+    },
     #[error("credentials {name:?}: {problem}")]
     Credentials { name: String, problem: String },
     #[error("{scheme}:// is not supported by this version; use https:// or s3://")]
@@ -57,6 +72,9 @@ impl SourceError {
             Self::Changed { .. } => ErrorKind::Changed,
             // A captive portal or a proxy's error page: it passes.
             Self::Protocol { .. } => ErrorKind::Transient,
+            Self::Corrupt { .. } => ErrorKind::Corrupt,
+            Self::Token { cause, .. } => cause.kind(),
+            Self::Mirrors { cause, .. } => cause.kind(),
             Self::Invalid { .. } => ErrorKind::Invalid,
             Self::Credentials { .. } => ErrorKind::Denied,
             Self::Unsupported { .. } => ErrorKind::Unsupported,

@@ -13,13 +13,10 @@ use url::Url;
 use super::answer::{self, ContentRange};
 use super::body::{Cut, body};
 use super::credentials::Credentials;
-use super::dns::{self, Resolver};
 use super::patience::patiently;
-use super::{RangeBody, RangeSource, RemoteFile, SourceConfig, SourceError};
+use super::ranged::{self, Sent, Unfit};
+use super::{RangeBody, RangeSource, RemoteFile, SourceConfig, SourceError, client, dns, redirects};
 use crate::types::{ByteRange, Digest, RelPath, WeightsUri};
-
-/// Redirects that one request follows.
-const MOST_REDIRECTS: usize = 5;
 
 /// `https://` and, where it's allowed, `http://`: HTTP/1.1 over many connections, which is faster for bulk than
 /// streams that share one.
@@ -46,8 +43,7 @@ impl Place {
     }
 
     fn origin(&self) -> String {
-        let host = self.url.host_str().unwrap_or_default();
-        format!("{host}:{}", self.url.port_or_known_default().unwrap_or_default())
+        client::origin(&self.url)
     }
 
     fn invalid(&self, problem: impl Into<String>) -> SourceError {
@@ -66,23 +62,10 @@ impl Place {
 
 impl Http {
     pub(super) fn new(config: &SourceConfig) -> Result<Self, SourceError> {
-        let client = Client::builder()
-            .user_agent(concat!("stoker/", env!("CARGO_PKG_VERSION")))
-            .http1_only()
-            .referer(false)
-            .redirect(redirects(config.allow_http))
-            .retry(reqwest::retry::never())
-            .connect_timeout(config.connect)
-            .tcp_nodelay(true)
-            .dns_resolver(Resolver)
+        let client = client::builder(config.connect)
+            .redirect(follow(config.allow_http))
             .build()
-            .map_err(|error| SourceError::Invalid {
-                what: "the system's CA certificates".to_owned(),
-                problem: format!(
-                    "{}; install ca-certificates or set SSL_CERT_FILE",
-                    crate::rt::chain(&error.without_url())
-                ),
-            })?;
+            .map_err(client::no_trust)?;
         let SourceConfig { first_byte, stall, allow_http, .. } = *config;
         Ok(Self { client, first_byte, stall, allow_http })
     }
@@ -142,7 +125,7 @@ impl Http {
         let (status, headers) = (answer.status(), answer.headers());
         let etag = answer::strong_etag(headers);
         if answer::is_encoded(headers) {
-            return Err(place.protocol("it's sent encoded, though that was not asked for"));
+            return Err(place.protocol(ranged::ENCODED));
         }
         match status {
             StatusCode::PARTIAL_CONTENT => match ContentRange::of(headers) {
@@ -151,7 +134,9 @@ impl Http {
                 }
                 _ => Err(place.protocol("its answer to a range names another range, or no total size")),
             },
-            StatusCode::OK if is_wrong_page(place, headers) => Err(place.protocol(WEB_PAGE)),
+            StatusCode::OK if answer::is_html(headers) && !is_page(place) => {
+                Err(place.protocol(ranged::WEB_PAGE))
+            }
             StatusCode::OK => match answer::content_length(headers) {
                 Some(size) => Ok(Found { size, etag, serves_ranges: false }),
                 None => Err(place.protocol("it tells no size")),
@@ -202,42 +187,21 @@ impl Http {
         if let Some(authorization) = &place.authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
-        match tokio::time::timeout(self.first_byte, request.send()).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(unanswered(place, error)),
-            Err(_) => Err(SourceError::Stalled { origin: place.origin(), after: self.first_byte }),
-        }
+        client::head_of_answer(request, self.first_byte, &place.shown(), &place.origin()).await
     }
 }
 
-/// A redirect from TLS to none would let anybody on the way choose the bytes; one to a link-local address would
-/// let a server ask for this machine's own secrets.
-fn redirects(allow_http: bool) -> reqwest::redirect::Policy {
+fn follow(allow_http: bool) -> reqwest::redirect::Policy {
     reqwest::redirect::Policy::custom(move |attempt| {
-        let was_tls = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
-        if attempt.previous().len() > MOST_REDIRECTS {
-            attempt.error("there are too many of them")
-        } else if attempt.url().scheme() == "http" && (was_tls || !allow_http) {
-            attempt.error("one leads from https:// to http://")
-        } else if dns::names_link_local(attempt.url()) {
-            attempt.error("one leads to a link-local address")
-        } else {
-            attempt.follow()
+        if attempt.previous().len() > redirects::MOST {
+            return attempt.error(redirects::TOO_MANY);
+        }
+        let from = attempt.previous().last().unwrap_or(attempt.url());
+        match redirects::objection(from, attempt.url(), allow_http) {
+            Some(objection) => attempt.error(objection),
+            None => attempt.follow(),
         }
     })
-}
-
-/// The client's error as ours. It may hold the URL with its query, so that is taken off first.
-fn unanswered(place: &Place, error: reqwest::Error) -> SourceError {
-    let error = error.without_url();
-    if error.is_redirect() {
-        return place.invalid(format!("its redirects can't be followed: {}", crate::rt::chain(&error)));
-    }
-    if error.is_builder() {
-        return place.invalid(crate::rt::chain(&error));
-    }
-    let (origin, is_connect, cause) = (place.origin(), error.is_connect(), Box::new(error));
-    if is_connect { SourceError::Connect { origin, cause } } else { SourceError::Broken { origin, cause } }
 }
 
 /// `token` is a bearer token (RFC 6750); `username` and `password` are for Basic (RFC 7617).
@@ -258,11 +222,9 @@ fn authorization(credentials: &Credentials) -> Result<HeaderValue, SourceError> 
     Ok(value)
 }
 
-const WEB_PAGE: &str = "a web page came in its place; is there a login page or a proxy in between?";
-
-fn is_wrong_page(place: &Place, headers: &HeaderMap) -> bool {
+fn is_page(place: &Place) -> bool {
     let path = place.url.path().to_ascii_lowercase();
-    answer::is_html(headers) && !path.ends_with(".html") && !path.ends_with(".htm")
+    path.ends_with(".html") || path.ends_with(".htm")
 }
 
 /// What a probe found.
@@ -315,43 +277,17 @@ impl HttpFile {
 
     /// Which part of the body `range` is, or why the body must not be used.
     fn check(&self, range: ByteRange, status: StatusCode, headers: &HeaderMap) -> Result<Cut, SourceError> {
-        match status {
-            StatusCode::PARTIAL_CONTENT | StatusCode::OK if answer::is_encoded(headers) => {
-                Err(self.place.protocol("it's sent encoded, though that was not asked for"))
-            }
-            StatusCode::PARTIAL_CONTENT => self.check_part(range, headers),
-            StatusCode::OK if is_wrong_page(&self.place, headers) => Err(self.place.protocol(WEB_PAGE)),
-            StatusCode::OK => self.check_whole(range, headers),
-            StatusCode::PRECONDITION_FAILED => Err(self.changed()),
-            StatusCode::RANGE_NOT_SATISFIABLE
-                if ContentRange::of(headers).is_some_and(|told| told.total != Some(self.size)) =>
-            {
-                Err(self.changed())
-            }
-            _ => Err(self.place.status(status, headers)),
+        if status == StatusCode::PRECONDITION_FAILED {
+            return Err(self.changed());
         }
-    }
-
-    fn check_part(&self, range: ByteRange, headers: &HeaderMap) -> Result<Cut, SourceError> {
-        match ContentRange::of(headers) {
-            Some(ContentRange { total: Some(total), .. }) if total != self.size => return Err(self.changed()),
-            Some(ContentRange { range: Some(sent), total: Some(_) }) if sent == range => {}
-            _ => return Err(self.place.protocol(format!("its answer names another range than {range}"))),
-        }
+        let sent = ranged::check(range, self.size, is_page(&self.place), status, headers);
+        let sent = sent.map_err(|unfit| match unfit {
+            Unfit::OtherSize => self.changed(),
+            Unfit::Nonsense(problem) => self.place.protocol(problem),
+            Unfit::Refused => self.place.status(status, headers),
+        })?;
         self.check_version(headers)?;
-        Ok(Cut::NONE)
-    }
-
-    /// The server ignored the range: allowed (RFC 9110, 14.2), and dear, since what lies before the range is sent
-    /// too.
-    fn check_whole(&self, range: ByteRange, headers: &HeaderMap) -> Result<Cut, SourceError> {
-        match answer::content_length(headers) {
-            Some(length) if length != self.size => return Err(self.changed()),
-            Some(_) => {}
-            None => return Err(self.place.protocol("it tells no size")),
-        }
-        self.check_version(headers)?;
-        if range.len() == self.size {
+        if sent == Sent::Part || range.len() == self.size {
             return Ok(Cut::NONE);
         }
         self.serves_ranges.store(false, Relaxed);

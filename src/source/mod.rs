@@ -11,6 +11,7 @@ use crate::types::{ByteRange, Digest, RelPath};
 
 mod answer;
 mod body;
+mod client;
 mod config;
 mod credentials;
 mod dns;
@@ -21,6 +22,8 @@ mod http;
 mod index;
 mod memory;
 mod patience;
+mod ranged;
+mod redirects;
 pub mod registry;
 mod s3;
 mod selection;

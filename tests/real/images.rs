@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stoker::containerd::Containerd as Client;
-use stoker::image::{ImageError, Images, ImagesHandle, Puller, WarmImage};
+use stoker::fetch::{Engine, Limits};
+use stoker::image::{ImageError, Images, ImagesHandle, PullSettings, Puller, WarmImage};
 use stoker::list::ImageGoods;
+use stoker::source::SourceConfig;
 use stoker::types::{Digest, ErrorKind, ImageRef, Progress, Revision};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -102,7 +104,12 @@ impl Bench {
         let stop = CancellationToken::new();
         let (handle, images, task) = stoker::image::spawn(client.clone(), wanted_by, stop.clone());
         let secrets = Scratch::new("secrets");
-        let puller = Puller::new(client.clone(), handle.clone(), Some(secrets.path().to_path_buf()));
+        let credentials_dir = Some(secrets.path().to_path_buf());
+        let sources = SourceConfig { credentials_dir, ..SourceConfig::default() };
+        let settings = PullSettings { sources, gc_threshold: 100, ..PullSettings::default() };
+        let engine = Engine::new(Limits::default());
+        let metrics = Arc::default();
+        let puller = Puller::new(client.clone(), handle.clone(), engine, metrics, settings).unwrap();
         Self { registry, containerd, client, wanted, handle, images, puller, secrets, stop, task }
     }
 
@@ -186,7 +193,10 @@ mod scenario {
 
         for (published, reference) in [(&one, &one.tag), (&two, &two.digest)] {
             let warm = bench.ensure(reference).await.unwrap();
-            assert_eq!(warm, WarmImage { revision: Revision::of_image(published.target), pulled: true });
+            assert_eq!(
+                warm,
+                WarmImage { revision: Revision::of_image(published.target), pulled: true, unable: None }
+            );
             let images = bench.images();
             let presence = images.by_ref[reference];
             assert_eq!((presence.target, presence.config), (published.target, published.config));
@@ -232,7 +242,7 @@ mod scenario {
         assert_eq!(old.tag, new.tag);
         assert_eq!(bench.ensure(&old.tag).await.unwrap().revision, Revision::of_image(old.target));
         let warm = bench.ensure_with(&old.tag, None, true).await.unwrap();
-        assert_eq!(warm, WarmImage { revision: Revision::of_image(new.target), pulled: true });
+        assert_eq!(warm, WarmImage { revision: Revision::of_image(new.target), pulled: true, unable: None });
         bench.comes("the new target", |images| images.by_ref[&old.tag].target == new.target).await;
 
         // The old one's pins are left to take off, and only those.
@@ -425,7 +435,7 @@ mod scenario {
             stop.cancel();
         });
         assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Cancelled);
-        // containerd hangs up, too.
+        // It hangs up, too.
         until("containerd to hang up", SOON, async || (proxy.stalled() == 0).then_some(())).await;
         bench.handle.refresh().await;
         assert!(bench.images().by_ref.is_empty());
@@ -445,11 +455,11 @@ mod scenario {
         let image = bench.publish("team/app", "v1", &["a", "b"]).await;
         for (what, fault, kind) in [
             ("/manifests/", status(429), throttled),
-            ("/manifests/", status(503), ErrorKind::Transient),
+            ("/manifests/", status(503), throttled),
             ("/manifests/", status(403), ErrorKind::Denied),
             ("/blobs/", status(403), ErrorKind::Denied),
             // Every time it is fetched.
-            ("/blobs/", Fault::FlipByte(12), ErrorKind::Transient),
+            ("/blobs/", Fault::FlipByte(12), ErrorKind::Corrupt),
         ] {
             proxy.add(Rule::on("HEAD", what, fault.clone()).always());
             proxy.add(Rule::get(what, fault.clone()).always());

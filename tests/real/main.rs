@@ -2,9 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
 mod agent;
+mod commit;
+mod credentials;
 mod doors;
 mod fixtures;
 mod images;
 mod node;
 mod parts;
+mod registry;
+mod unpack;
 mod weights;

@@ -50,6 +50,8 @@ needs() {
   echo "libtoolize libtool"
   echo "runc runc"
   echo "nginx nginx-light"
+  # containerd inflates with it where it is on the PATH: a side of the images' race.
+  echo "igzip isal"
   echo "openssl openssl"
   echo "setpriv util-linux"
   echo "mount mount"

@@ -9,14 +9,18 @@ use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 
+use super::pattern::{matches, pattern_of};
 use crate::image::ImageError;
 use crate::types::{ImageRef, RegistryAuth, Secret};
 
 /// A docker configuration is a few lines; a Secret holds at most 1 MiB.
 const FILE_LIMIT: u64 = 1 << 20;
 
-/// The key of a `kubernetes.io/dockerconfigjson` Secret, and the name docker gives the same file.
-const FILE_NAMES: [&str; 2] = [".dockerconfigjson", "config.json"];
+/// The key of a `kubernetes.io/dockerconfigjson` Secret, the name docker gives the same file, and the key of the older
+/// `kubernetes.io/dockercfg` Secret, which is that file's `auths` alone.
+const FILE_NAMES: [&str; 3] = [".dockerconfigjson", "config.json", OLD_FILE_NAME];
+
+const OLD_FILE_NAME: &str = ".dockercfg";
 
 /// Docker Hub as `docker login` writes it, without the path.
 const DOCKER_HUB: &str = "index.docker.io";
@@ -26,7 +30,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The credentials of one docker configuration, by registry pattern.
+/// Credentials by registry pattern: of one docker configuration, or of what credential providers say.
+#[derive(Default)]
 pub(in crate::image) struct Keyring {
     /// Sorted by pattern: the last that matches is the most specific.
     by_pattern: BTreeMap<String, Vec<RegistryAuth>>,
@@ -34,17 +39,17 @@ pub(in crate::image) struct Keyring {
 
 #[derive(Deserialize)]
 struct DockerConfig {
-    #[serde(default)]
-    auths: BTreeMap<String, DockerAuth>,
+    auths: Option<DockerAuths>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+type DockerAuths = BTreeMap<String, Option<DockerAuth>>;
+
+#[derive(Deserialize)]
 struct DockerAuth {
-    auth: String,
-    username: String,
-    password: String,
-    identitytoken: String,
+    auth: Option<String>,
+    username: Option<String>,
+    password: Option<String>,
+    identitytoken: Option<String>,
 }
 
 impl Keyring {
@@ -69,7 +74,8 @@ impl Keyring {
             let bytes = tokio::fs::read(&path)
                 .await
                 .map_err(|error| failed(format!("cannot read {shown}: {error}")))?;
-            return Self::parse(&bytes).map_err(|problem| failed(format!("{shown}: {problem}")));
+            let parse = if file == OLD_FILE_NAME { Self::parse_old } else { Self::parse };
+            return parse(&bytes).map_err(|problem| failed(format!("{shown}: {problem}")));
         }
         Err(failed(format!(
             "there is no {} in {}; mount a Secret of type kubernetes.io/dockerconfigjson there",
@@ -80,18 +86,29 @@ impl Keyring {
 
     /// Reads a docker configuration. Errors name the registry and never the credentials.
     pub(in crate::image) fn parse(bytes: &[u8]) -> Result<Self, String> {
-        // serde's message can quote what it stumbled over, which can be a password: only the place is told.
-        let config: DockerConfig = serde_json::from_slice(bytes).map_err(|error| {
-            format!("not a docker configuration (line {}, column {})", error.line(), error.column())
-        })?;
-        let mut by_pattern: BTreeMap<String, Vec<RegistryAuth>> = BTreeMap::new();
-        for (registry, auth) in config.auths {
-            let auth = auth.read().map_err(|problem| format!("auths[{registry:?}]: {problem}"))?;
-            if let Some(auth) = auth {
-                by_pattern.entry(pattern(&registry)).or_default().push(auth);
+        let config: DockerConfig = serde_json::from_slice(bytes).map_err(|error| not_docker(&error))?;
+        Self::of(config.auths.unwrap_or_default())
+    }
+
+    /// The same for the older format.
+    fn parse_old(bytes: &[u8]) -> Result<Self, String> {
+        Self::of(serde_json::from_slice(bytes).map_err(|error| not_docker(&error))?)
+    }
+
+    fn of(auths: DockerAuths) -> Result<Self, String> {
+        let mut keyring = Self::default();
+        for (registry, auth) in auths {
+            let auths = auth.map_or_else(|| Ok(Vec::new()), DockerAuth::read);
+            for auth in auths.map_err(|problem| format!("auths[{registry:?}]: {problem}"))? {
+                keyring.add(&registry, auth);
             }
         }
-        Ok(Self { by_pattern })
+        Ok(keyring)
+    }
+
+    /// Adds credentials for `registry`, to be tried after those that are there for the same one.
+    pub(super) fn add(&mut self, registry: &str, auth: RegistryAuth) {
+        self.by_pattern.entry(pattern_of(registry)).or_default().push(auth);
     }
 
     /// The credentials to try for `image`, in order. None is an image that is pulled without.
@@ -110,84 +127,40 @@ impl Keyring {
     }
 }
 
+/// serde's message can quote what it stumbled over, which can be a password: only the place is told.
+fn not_docker(error: &serde_json::Error) -> String {
+    format!("not a docker configuration (line {}, column {})", error.line(), error.column())
+}
+
 impl DockerAuth {
-    /// `None` is an entry that holds nothing (docker leaves such behind where a credential helper has the rest).
-    fn read(self) -> Result<Option<RegistryAuth>, &'static str> {
-        if !self.identitytoken.is_empty() {
-            return Ok(Some(RegistryAuth::IdentityToken(Secret::new(self.identitytoken))));
+    /// What there is to try. Nothing is an entry such as docker leaves behind where a credential helper has the rest.
+    /// The kubelet knows no identity tokens and takes the password beside one, so that is tried, too.
+    fn read(self) -> Result<Vec<RegistryAuth>, &'static str> {
+        let mut found = Vec::new();
+        if let Some(token) = self.identitytoken.filter(|token| !token.is_empty()) {
+            found.push(RegistryAuth::IdentityToken(Secret::new(token)));
         }
-        let (username, password) = if self.auth.is_empty() {
-            (self.username, self.password)
-        } else {
-            let plain = BASE64.decode(self.auth.trim()).map_err(|_| "auth isn't base64")?;
-            let plain = String::from_utf8(plain).map_err(|_| "auth isn't base64 of user:password")?;
-            let (username, password) = plain.split_once(':').ok_or("auth isn't base64 of user:password")?;
-            (username.to_owned(), password.trim_matches('\0').to_owned())
+        let (username, password) = match self.auth.filter(|auth| !auth.is_empty()) {
+            None => (self.username.unwrap_or_default(), self.password.unwrap_or_default()),
+            Some(auth) => {
+                let auth: String = auth.trim().chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
+                let plain = BASE64.decode(auth).map_err(|_| "auth isn't base64")?;
+                let plain = String::from_utf8(plain).map_err(|_| "auth isn't base64 of user:password")?;
+                let (username, password) =
+                    plain.split_once(':').ok_or("auth isn't base64 of user:password")?;
+                (username.to_owned(), password.trim_matches('\0').to_owned())
+            }
         };
-        if username.is_empty() && password.is_empty() {
-            return Ok(None);
+        let is_worth_trying = if found.is_empty() {
+            !username.is_empty() || !password.is_empty()
+        } else {
+            !password.is_empty()
+        };
+        if is_worth_trying {
+            found.push(RegistryAuth::Basic { username, password: Secret::new(password) });
         }
-        Ok(Some(RegistryAuth::Basic { username, password: Secret::new(password) }))
+        Ok(found)
     }
-}
-
-/// A registry as it's written in `auths`, as `host[:port][/path]`: without a scheme, and without the `/v1/` or `/v2/`
-/// of an API's address.
-fn pattern(registry: &str) -> String {
-    let rest =
-        registry.strip_prefix("https://").or_else(|| registry.strip_prefix("http://")).unwrap_or(registry);
-    let (host, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
-    let path = if path.starts_with("/v1/") || path.starts_with("/v2/") { &path[3..] } else { path };
-    format!("{host}{}", if path == "/" { "" } else { path })
-}
-
-/// Whether `pattern` is for `image`: as many parts in the host and each one a glob that fits, the same port, and a
-/// path that the image's begins with.
-fn matches(pattern: &str, image: &ImageRef) -> bool {
-    let (host, path) = pattern.split_once('/').map_or((pattern, ""), |(host, path)| (host, path));
-    let (want_name, want_port) = split_port(host);
-    let (name, port) = split_port(image.domain());
-    let (want_parts, parts) = (want_name.split('.'), name.split('.'));
-    port == want_port
-        && image.repository().starts_with(path)
-        && want_parts.clone().count() == parts.clone().count()
-        && want_parts.zip(parts).all(|(glob, part)| fits(glob.as_bytes(), part.as_bytes()))
-}
-
-/// A host without its port and brackets, and the port.
-fn split_port(host: &str) -> (&str, &str) {
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !port.contains(']') => (name, port),
-        _ => (host, ""),
-    };
-    (name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name), port)
-}
-
-/// `*` is any characters, `?` one; what else a host's name holds stands for itself.
-fn fits(glob: &[u8], text: &[u8]) -> bool {
-    let (mut glob_at, mut text_at, mut star) = (0, 0, None);
-    while text_at < text.len() {
-        match glob.get(glob_at) {
-            Some(b'*') => {
-                star = Some((glob_at, text_at));
-                glob_at += 1;
-            }
-            Some(&byte) if byte == b'?' || byte == text[text_at] => {
-                glob_at += 1;
-                text_at += 1;
-            }
-            _ => match star {
-                None => return false,
-                // Let the last star take one more.
-                Some((star_at, taken)) => {
-                    star = Some((star_at, taken + 1));
-                    glob_at = star_at + 1;
-                    text_at = taken + 1;
-                }
-            },
-        }
-    }
-    glob[glob_at..].iter().all(|&byte| byte == b'*')
 }
 
 impl fmt::Debug for Keyring {

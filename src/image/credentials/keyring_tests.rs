@@ -29,16 +29,22 @@ fn every_spelling_of_credentials_is_read() {
         "b.io": {"auth": "dXNlcjpwYTpzcw"},
         "c.io": {"username": "user", "password": "pa:ss", "email": "e"},
         "d.io": {"auth": "MDAwMDo=", "identitytoken": "token"},
-        "e.io": {}
+        "e.io": {}, "null.io": null, "nulls.io": {"auth": null, "username": null},
+        "g.io": {"auth": "dXNlcjpw\r\nYTpzcw==\n"},
+        "h.io": {"auth": "dXNlcjpwYTpzcw==", "identitytoken": "token"}
     }, "credsStore": "x"}"#;
     let keyring = Keyring::parse(config).unwrap();
     let one = |host: &str| keyring.candidates(&format!("{host}/x").parse().unwrap());
-    for host in ["a.io", "b.io", "c.io"] {
+    for host in ["a.io", "b.io", "c.io", "g.io"] {
         assert_eq!(one(host), [basic("user", "pa:ss")], "{host}");
     }
-    assert_eq!(one("d.io"), [RegistryAuth::IdentityToken(Secret::new("token".to_owned()))]);
-    assert_eq!(one("e.io"), []);
-    assert_eq!(one("f.io"), []);
+    let token = RegistryAuth::IdentityToken(Secret::new("token".to_owned()));
+    assert_eq!(one("d.io"), std::slice::from_ref(&token));
+    assert_eq!(one("h.io"), [token, basic("user", "pa:ss")], "the kubelet would take the password");
+    for host in ["e.io", "f.io", "null.io", "nulls.io"] {
+        assert_eq!(one(host), [], "{host}");
+    }
+    assert_eq!(Keyring::parse(br#"{"auths": null}"#).unwrap().candidates(&"a.io/x".parse().unwrap()), []);
 }
 
 #[test]
@@ -57,6 +63,19 @@ fn hosts_match_part_by_part_and_with_their_port() {
         ("*.azurecr.io", "azurecr.io/a", false),
         ("reg?.io", "reg1.io/a", true),
         ("reg?.io", "reg.io/a", false),
+        ("reg[1-3].io", "reg2.io/a", true),
+        ("reg[1-3].io", "reg4.io/a", false),
+        ("[ab].io", "a.io/x", true),
+        ("reg[.io", "reg.io/a", false),
+        ("user@host.io", "host.io/a", true),
+        ("https://user@host.io/team@x", "host.io/a", false),
+        ("host.io/te", "host.io/team/a", true),
+        ("host.io/team/", "host.io/team/a", true),
+        ("host.io/team/", "host.io/teams/a", false),
+        ("*", "localhost/a", true),
+        ("*", "gcr.io/a", false),
+        ("host.io:*", "host.io:5000/a", false),
+        ("[::1]", "[::1]/a", true),
         ("host.io:5000", "host.io:5000/a", true),
         ("host.io", "host.io:5000/a", false),
         ("host.io:5000", "host.io/a", false),
@@ -112,6 +131,11 @@ async fn a_secret_is_read_from_its_directory_and_from_nowhere_else() {
         let keyring = Keyring::read(dir.path(), name).await.unwrap();
         assert_eq!(keyring.candidates(&"a.io/x".parse().unwrap()), [basic(name, "p")]);
     }
+    std::fs::create_dir(dir.path().join("old")).unwrap();
+    let config = r#"{"a.io":{"username":"old","password":"p","email":"e"}}"#;
+    std::fs::write(dir.path().join("old/.dockercfg"), config).unwrap();
+    let keyring = Keyring::read(dir.path(), "old").await.unwrap();
+    assert_eq!(keyring.candidates(&"a.io/x".parse().unwrap()), [basic("old", "p")]);
     for name in ["absent", "", ".", "..", "docker/../docker", "/etc"] {
         let error = Keyring::read(dir.path(), name).await.unwrap_err();
         assert_eq!(error.code(), "CredentialsMissing", "{name}");

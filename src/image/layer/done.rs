@@ -1,7 +1,8 @@
+use std::io;
 use std::time::Duration;
 
 use crate::image::unpack::{UnpackError, Unpacked};
-use crate::types::Digest;
+use crate::types::{Digest, ErrorKind};
 
 /// How a layer's tar stream is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +41,7 @@ pub(crate) struct LayerTimes {
 
 /// Why a layer didn't make it.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum LayerError {
+pub enum LayerError {
     /// Another blob came than was asked for.
     #[error("the blob's digest is {found}, not {wanted}")]
     BlobDigest {
@@ -66,6 +67,12 @@ pub(crate) enum LayerError {
     /// It can't be unpacked.
     #[error(transparent)]
     Unpack(#[from] UnpackError),
+    /// More bytes came than were promised.
+    #[error("more bytes came than the {size} that the manifest says")]
+    TooLong {
+        /// What the manifest says.
+        size: u64,
+    },
     /// Fewer bytes came than were promised, because whoever fetches them gave up: their error says why.
     #[error("the layer's bytes ended too soon")]
     Cut,
@@ -78,4 +85,24 @@ pub(crate) enum LayerError {
         /// What happened.
         problem: String,
     },
+}
+
+impl LayerError {
+    /// What to make of it. What came isn't told from what was made wrong until the blob's digest is known: a stream that
+    /// can't be inflated counts as one that got damaged on its way.
+    #[must_use]
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::BlobDigest { .. } | Self::Inflate { .. } | Self::TooLong { .. } => ErrorKind::Corrupt,
+            Self::DiffDigest { .. } => ErrorKind::Invalid,
+            Self::Unpack(UnpackError::Write { cause, .. }) => match cause.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
+                _ => ErrorKind::Local,
+            },
+            Self::Unpack(_) => ErrorKind::Corrupt,
+            Self::Cut => ErrorKind::Transient,
+            Self::Stopped => ErrorKind::Cancelled,
+            Self::Thread { .. } => ErrorKind::Local,
+        }
+    }
 }

@@ -2,7 +2,31 @@
 //! checked, unpacked. All of that at once, on threads of their own, a bounded number of them.
 //!
 //! It moves no bytes over a network and says nothing to containerd.
+//!
+//! ```text
+//!            pieces                blocks, shared and used again
+//!  fetch ──▶ intake: inflate ──┬──▶ emptying: unpack ──▶ TarSink
+//!              │               └──▶ hash of the diff
+//!              └──▶ hash of the blob
+//! ```
 
+mod blocks;
 mod done;
+mod emptying;
+mod halt;
+mod hashing;
+mod inflate;
+mod intake;
+mod outlet;
+mod process;
+mod split;
+mod stages;
+#[cfg(test)]
+mod tests;
+mod threads;
 
-pub(crate) use done::{Compression, LayerDone, LayerError, LayerTimes};
+pub use done::LayerError;
+pub(crate) use done::{Compression, LayerDone, LayerTimes};
+pub(crate) use process::{LayerJob, process};
+use split::Split;
+pub(crate) use threads::Threads;

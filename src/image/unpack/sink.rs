@@ -1,6 +1,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::types::ErrorKind;
+
 /// Where an uncompressed layer goes, block by block, on one thread.
 pub(crate) trait TarSink: Send {
     /// Takes in the next bytes of the tar stream: any number, cut anywhere.
@@ -24,7 +26,7 @@ pub(crate) struct Unpacked {
     pub(crate) implied: Vec<ImpliedDir>,
     /// Entries of the tar stream.
     pub(crate) entries: u64,
-    /// Bytes of file content written.
+    /// Bytes of files' content, holes included.
     pub(crate) bytes: u64,
 }
 
@@ -35,17 +37,23 @@ pub(crate) struct ImpliedDir(pub(crate) PathBuf);
 /// What one layer may be, at most. Generous for real images; what lies beyond is an attack or a mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// Entries in the stream.
+    /// Entries in the stream, headers that only extend the next one included.
     pub(crate) entries: u64,
-    /// Bytes of content written.
+    /// Bytes of content, holes included.
     pub(crate) bytes: u64,
     /// Components of one path.
     pub(crate) depth: usize,
 }
 
+impl Default for Limits {
+    fn default() -> Self {
+        Self { entries: 10_000_000, bytes: 1 << 40, depth: 256 }
+    }
+}
+
 /// Why a layer can't be unpacked. Messages name the entry and the problem; nothing outside the directory was touched.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum UnpackError {
+pub enum UnpackError {
     /// The stream isn't tar, or says something that no layer may.
     #[error("the layer is malformed at {entry:?}: {problem}")]
     Malformed {
@@ -71,4 +79,19 @@ pub(crate) enum UnpackError {
         #[source]
         cause: io::Error,
     },
+}
+
+impl UnpackError {
+    /// What to make of it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Malformed { .. } | Self::OverLimit { .. } => ErrorKind::Invalid,
+            Self::Write { cause, .. } => match cause.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
+                io::ErrorKind::Unsupported => ErrorKind::Unsupported,
+                _ => ErrorKind::Local,
+            },
+        }
+    }
 }

@@ -28,7 +28,11 @@ async fn one(server: &Server) -> RemoteFile {
     resolve(&server.url("/dir/model%20a.bin?sig=secret"), false).await.unwrap().remove(0)
 }
 
-pub(super) async fn read(source: &dyn RangeSource, start: u64, end: u64) -> Result<Vec<u8>, SourceError> {
+pub(in crate::source) async fn read(
+    source: &dyn RangeSource,
+    start: u64,
+    end: u64,
+) -> Result<Vec<u8>, SourceError> {
     let body = source.get(ByteRange::new(start, end).unwrap()).await?;
     let pieces: Vec<bytes::Bytes> = body.bytes.try_collect().await?;
     Ok(pieces.concat())

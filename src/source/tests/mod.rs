@@ -1,6 +1,6 @@
 //! The sources against a small server on loopback that answers as it is told.
 
-mod http;
+pub(super) mod http;
 mod index;
 mod s3;
-mod server;
+pub(super) mod server;

@@ -2,25 +2,26 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 /// One request, as it came.
 #[derive(Debug, Clone)]
-pub(super) struct Request {
-    pub(super) method: String,
-    pub(super) target: String,
+pub(in crate::source) struct Request {
+    pub(in crate::source) method: String,
+    pub(in crate::source) target: String,
     headers: HashMap<String, String>,
+    pub(in crate::source) body: String,
 }
 
 impl Request {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(in crate::source) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
 
     /// The first and the last byte of its `Range`.
-    pub(super) fn range(&self) -> Option<(usize, usize)> {
+    pub(in crate::source) fn range(&self) -> Option<(usize, usize)> {
         let (first, last) = self.header("range")?.strip_prefix("bytes=")?.split_once('-')?;
         Some((first.parse().unwrap(), last.parse().unwrap()))
     }
@@ -28,7 +29,7 @@ impl Request {
 
 /// One answer. `Content-Length` is that of the body, unless a header says another.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Answer {
+pub(in crate::source) struct Answer {
     status: u16,
     headers: Vec<(&'static str, String)>,
     body: Vec<u8>,
@@ -37,33 +38,37 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    pub(super) fn new(status: u16) -> Self {
+    pub(in crate::source) fn new(status: u16) -> Self {
         Self { status, ..Self::default() }
     }
 
     /// No answer at all.
-    pub(super) fn none() -> Self {
+    pub(in crate::source) fn none() -> Self {
         Self { is_silent: true, ..Self::default() }
     }
 
-    pub(super) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    pub(in crate::source) fn is_ok(&self) -> bool {
+        self.status == 200
+    }
+
+    pub(in crate::source) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
-    pub(super) fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+    pub(in crate::source) fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         self
     }
 
     /// Sends what there is of the body, and then nothing, without an end.
-    pub(super) fn hanging(mut self) -> Self {
+    pub(in crate::source) fn hanging(mut self) -> Self {
         self.hangs = true;
         self
     }
 
     /// What a proper server answers about `blob` at version `etag`.
-    pub(super) fn of(request: &Request, blob: &[u8], etag: &str) -> Self {
+    pub(in crate::source) fn of(request: &Request, blob: &[u8], etag: &str) -> Self {
         let quoted = format!("\"{etag}\"");
         if request.header("if-match").is_some_and(|wanted| wanted != quoted) {
             return Self::new(412);
@@ -86,7 +91,7 @@ impl Answer {
 }
 
 /// A server on a free port of loopback, until it's dropped.
-pub(super) struct Server {
+pub(in crate::source) struct Server {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<Request>>>,
     accepting: JoinHandle<()>,
@@ -99,7 +104,9 @@ impl Drop for Server {
 }
 
 impl Server {
-    pub(super) async fn start(answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
+    pub(in crate::source) async fn start(
+        answer: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen: Arc<Mutex<Vec<Request>>> = Arc::default();
@@ -116,15 +123,15 @@ impl Server {
         Self { address, seen, accepting }
     }
 
-    pub(super) fn url(&self, target: &str) -> String {
+    pub(in crate::source) fn url(&self, target: &str) -> String {
         format!("http://{}{target}", self.address)
     }
 
-    pub(super) fn forget(&self) {
+    pub(in crate::source) fn forget(&self) {
         self.seen.lock().unwrap().clear();
     }
 
-    pub(super) fn seen(&self) -> Vec<Request> {
+    pub(in crate::source) fn seen(&self) -> Vec<Request> {
         self.seen.lock().unwrap().clone()
     }
 }
@@ -150,8 +157,13 @@ async fn serve(
         let mut words = lines[0].split(' ').map(str::to_owned);
         let (method, target) = (words.next().unwrap(), words.next().unwrap());
         let headers = lines[1..].iter().filter_map(|line| line.split_once(": "));
-        let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
-        let request = Request { method, target, headers };
+        let headers: HashMap<String, String> =
+            headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+        let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).await?;
+        let body = String::from_utf8(body).unwrap();
+        let request = Request { method, target, headers, body };
         seen.lock().unwrap().push(request.clone());
         let answer = answer(&request);
         if answer.is_silent {

@@ -56,6 +56,7 @@ pub(crate) struct Containerd {
     namespaces: Namespaces,
     scratch: Scratch,
     version: Version,
+    env: Vec<(&'static str, &'static str)>,
 }
 
 impl Containerd {
@@ -66,15 +67,25 @@ impl Containerd {
 
     /// The same, with options.
     pub(crate) async fn start_with(version: Version, options: Options) -> Self {
+        Self::start_configured(version, options, "", &[]).await
+    }
+
+    /// The same, with more in its configuration and in its environment.
+    pub(crate) async fn start_configured(
+        version: Version,
+        options: Options,
+        more: &str,
+        env: &[(&'static str, &'static str)],
+    ) -> Self {
         let scratch = Scratch::new("containerd");
         for dir in ["root", "state", "certs.d", "cni/bin", "cni/net", "verifiers"] {
             scratch.dir(dir);
         }
-        scratch.file("config.toml", config(scratch.path(), version, options));
+        scratch.file("config.toml", config(scratch.path(), version, options) + more);
         // Shims keep their sockets below /run/containerd whatever the state directory is.
         let script = "mkdir -p /run/containerd; mount -t tmpfs tmpfs /run/containerd";
         let namespaces = Namespaces::hold(&scratch, script).await;
-        let mut containerd = Self { daemon: None, namespaces, scratch, version };
+        let mut containerd = Self { daemon: None, namespaces, scratch, version, env: env.to_vec() };
         containerd.launch().await;
         containerd
     }
@@ -102,6 +113,15 @@ impl Containerd {
     /// Which version this is.
     pub(crate) fn version(&self) -> Version {
         self.version
+    }
+
+    /// The daemon's process, as this machine sees it.
+    ///
+    /// # Panics
+    /// When it doesn't run.
+    pub(crate) fn pid(&self) -> u32 {
+        let daemon = self.daemon.as_ref().and_then(Process::child).expect("containerd runs");
+        daemon.as_raw_nonzero().get().unsigned_abs()
     }
 
     /// All that it has logged, over its restarts.
@@ -171,7 +191,8 @@ impl Containerd {
             .arg("--config")
             .arg(self.scratch.join("config.toml"))
             // The shim is looked up beside the daemon, runc on the PATH.
-            .env("PATH", format!("{}:{path}:/usr/sbin:/sbin", part_dir.display()));
+            .env("PATH", format!("{}:{path}:/usr/sbin:/sbin", part_dir.display()))
+            .envs(self.env.iter().copied());
         let name = format!("containerd {}", self.version.number());
         let daemon = Process::start_wrapped(&name, &command, &self.scratch.join("containerd.log"));
         let address = self.address();

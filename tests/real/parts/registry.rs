@@ -27,21 +27,28 @@ pub(crate) struct Registry {
 impl Registry {
     /// Starts one that anybody may read and write.
     pub(crate) async fn start() -> Self {
-        Self::launch(false).await
+        Self::launch(false, None).await
+    }
+
+    /// The same over a storage directory that exists, and stays.
+    pub(crate) async fn start_over(storage: &Path) -> Self {
+        Self::launch(false, Some(storage)).await
     }
 
     /// Starts one that asks for [`Self::credentials`].
     pub(crate) async fn start_with_password() -> Self {
-        Self::launch(true).await
+        Self::launch(true, None).await
     }
 
-    async fn launch(password: bool) -> Self {
+    async fn launch(password: bool, storage: Option<&Path>) -> Self {
         let scratch = Scratch::new("registry");
         let port = FreePort::find();
         let dir = scratch.path().display();
+        let storage = storage.map_or_else(|| scratch.join("blobs"), Path::to_owned);
+        let storage = storage.display();
         let mut config = format!(
             "version: 0.1\nlog: {{level: warn, accesslog: {{disabled: false}}}}\n\
-             storage: {{filesystem: {{rootdirectory: {dir}/blobs}}, delete: {{enabled: true}}}}\n\
+             storage: {{filesystem: {{rootdirectory: {storage}}}, delete: {{enabled: true}}}}\n\
              http: {{addr: \"{}\", secret: furnace}}\n",
             port.address()
         );
@@ -104,6 +111,14 @@ impl Registry {
     pub(crate) fn pulls(&self) -> Vec<String> {
         let all = self.requests().into_iter();
         all.filter(|request| request.contains("/manifests/") || request.contains("/blobs/sha256:")).collect()
+    }
+
+    /// Its process.
+    ///
+    /// # Panics
+    /// When it is stopped.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.as_ref().expect("the registry runs").pid()
     }
 
     /// Stops it; its port stays its own.

@@ -1,9 +1,12 @@
 //! Spoils what a real server answers: an HTTP/1.1 proxy in front of it that flips a byte, cuts, stalls, refuses.
 //! It has a thread and a runtime of its own, so that it works whatever the test's own runtime does.
 
+mod head;
 mod relay;
 mod rule;
+mod trouble;
 
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -12,6 +15,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use rule::{Fault, Rule, Seen};
+pub(crate) use trouble::Trouble;
 
 /// A proxy in front of one server.
 #[derive(Debug)]
@@ -34,6 +38,11 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     rules: Vec<Rule>,
+    trouble: Option<Trouble>,
+    /// Paths with their queries that have expired.
+    expired: HashSet<String>,
+    /// The last `WWW-Authenticate` that came with a 401 of the server's own.
+    challenge: Option<String>,
     seen: Vec<Seen>,
     body_bytes: u64,
     bytes_per_second: Option<u64>,
@@ -85,9 +94,18 @@ impl FaultProxy {
         self.shared.state().rules.push(rule);
     }
 
-    /// Takes off all rules and ends all stalls.
+    /// From now on requests that no rule has a fault for have one at random.
+    pub(crate) fn trouble(&self, trouble: Trouble) {
+        self.shared.state().trouble = Some(trouble);
+    }
+
+    /// Takes off all rules and all trouble and ends all stalls.
     pub(crate) fn clear(&self) {
-        self.shared.state().rules.clear();
+        {
+            let mut state = self.shared.state();
+            state.rules.clear();
+            state.trouble = None;
+        }
         self.release();
     }
 
@@ -104,6 +122,11 @@ impl FaultProxy {
     /// The requests so far, in the order in which they came.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.shared.state().seen.clone()
+    }
+
+    /// The requests that had a fault.
+    pub(crate) fn spoilt(&self) -> Vec<Seen> {
+        self.shared.state().seen.iter().filter(|seen| seen.fault.is_some()).cloned().collect()
     }
 
     /// How many bytes of bodies were sent on to clients.

@@ -2,13 +2,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{
-    AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader,
-};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use super::rule::{Fault, Seen, note};
+use super::head::Head;
+use super::rule::{Fault, SIGNATURE, Seen, note};
 use super::{Shared, State};
 
 const CHUNK: usize = 64 * 1024;
@@ -55,18 +54,18 @@ async fn exchange(head: &Head, client: &mut BufReader<TcpStream>, shared: &Share
     };
     let is_head = seen.method == "HEAD";
     let (number, fault) = note(&mut shared.state(), seen);
-    match &fault {
-        Some(Fault::Close) => return Ok(false),
-        Some(Fault::Status { code, retry_after }) => {
-            let mut body = client.take(head.length());
-            tokio::io::copy(&mut body, &mut tokio::io::sink()).await?;
-            set_status(&mut shared.state(), number, *code);
-            let retry = retry_after.map(|seconds| format!("retry-after: {seconds}\r\n")).unwrap_or_default();
-            let answer = format!("HTTP/1.1 {code} Fault\r\n{retry}content-length: 0\r\n\r\n");
-            client.get_mut().write_all(answer.as_bytes()).await?;
-            return Ok(true);
-        }
-        _ => {}
+    if fault == Some(Fault::Close) {
+        return Ok(false);
+    }
+    let answer = fault.as_ref().and_then(|fault| instead(fault, number, &shared.state()));
+    if let Some((status, answer)) = answer {
+        let mut body = (&mut *client).take(head.length());
+        tokio::io::copy(&mut body, &mut tokio::io::sink()).await?;
+        set_status(&mut shared.state(), number, status);
+        let end =
+            if is_head { answer.find(END).map_or(answer.len(), |at| at + END.len()) } else { answer.len() };
+        client.get_mut().write_all(&answer.as_bytes()[..end]).await?;
+        return Ok(true);
     }
     let mut server = BufReader::new(TcpStream::connect(&shared.upstream).await?);
     server.get_mut().set_nodelay(true)?;
@@ -83,20 +82,71 @@ async fn exchange(head: &Head, client: &mut BufReader<TcpStream>, shared: &Share
         answer = Head::read(&mut server).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
     }
     set_status(&mut shared.state(), number, answer.status());
+    if let Some(challenge) = answer.value("www-authenticate").filter(|_| answer.status() == 401) {
+        shared.state().challenge = Some(challenge.to_owned());
+    }
     let bodiless = is_head || matches!(answer.status(), 204 | 304);
     let length =
         if bodiless { Some(0) } else { answer.value("content-length").and_then(|text| text.parse().ok()) };
     // A body without a known length ends with the connection.
     let stays = if length.is_some() { "connection: keep-alive" } else { "connection: close" };
-    let answer = match &fault {
-        Some(Fault::Header(name, value)) => {
-            answer.with(&["connection", name], &format!("{name}: {value}\r\n{stays}"))
-        }
-        _ => answer.with(&["connection"], stays),
+    let more = fault.as_ref().and_then(|fault| header(fault, &answer));
+    let answer = match more {
+        Some((name, value)) => answer.with(&["connection", name], &format!("{name}: {value}\r\n{stays}")),
+        None => answer.with(&["connection"], stays),
     };
     client.get_mut().write_all(&answer).await?;
     let whole = relay_body(server, length, client, fault.as_ref(), shared).await?;
     Ok(whole && length.is_some())
+}
+
+/// The end of a head.
+const END: &str = "\r\n\r\n";
+
+/// The status and all of the answer, where a fault answers in the server's place.
+fn instead(fault: &Fault, number: usize, state: &State) -> Option<(u16, String)> {
+    let expired = "<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>";
+    let (status, header, body) = match fault {
+        Fault::Status { code, retry_after } => {
+            (*code, retry_after.map(|seconds| format!("retry-after: {seconds}")), "")
+        }
+        Fault::Unauthorized => {
+            (401, state.challenge.as_ref().map(|challenge| format!("www-authenticate: {challenge}")), "")
+        }
+        Fault::Expired => (403, Some("content-type: application/xml".to_owned()), expired),
+        Fault::Redirect(base) => {
+            let path = state.seen.get(number).map(|seen| seen.path.as_str()).unwrap_or_default();
+            let mark = if path.contains('?') { '&' } else { '?' };
+            (307, Some(format!("location: {base}{path}{mark}{SIGNATURE}={number}")), "")
+        }
+        _ => return None,
+    };
+    let header = header.map(|header| format!("{header}\r\n")).unwrap_or_default();
+    Some((status, format!("HTTP/1.1 {status} Fault\r\n{header}content-length: {}{END}{body}", body.len())))
+}
+
+/// What a fault puts in place of one header of the server's answer.
+fn header(fault: &Fault, answer: &Head) -> Option<(&'static str, String)> {
+    let range = || {
+        let (range, total) = answer.value("content-range")?.strip_prefix("bytes ")?.split_once('/')?;
+        let (first, last) = range.split_once('-')?;
+        Some((first.parse::<u64>().ok()?, last.parse::<u64>().ok()?, total.parse::<u64>().ok()?))
+    };
+    let name = "content-range";
+    match fault {
+        Fault::Header(name, value) => Some((*name, value.clone())),
+        Fault::OtherRange => {
+            let (first, last, total) = range()?;
+            let (first, last) =
+                if last + 1 < total { (first + 1, last + 1) } else { (first.max(1) - 1, last) };
+            Some((name, format!("bytes {first}-{last}/{total}")))
+        }
+        Fault::OtherTotal => {
+            let (first, last, total) = range()?;
+            Some((name, format!("bytes {first}-{last}/{}", total + 1)))
+        }
+        _ => None,
+    }
 }
 
 fn set_status(state: &mut State, number: usize, status: u16) {
@@ -116,25 +166,21 @@ async fn relay_body(
     let mut server = server.take(length.unwrap_or(u64::MAX));
     let mut chunk = vec![0; CHUNK];
     let mut sent: u64 = 0;
-    let mut stall = matches!(fault, Some(Fault::Stall(_)));
+    // Never reads past the place where something is to be done.
+    let mut until = match fault {
+        Some(Fault::CutBody(after) | Fault::Reset(after) | Fault::Stall(after)) => *after,
+        Some(Fault::HalfBody) => length.unwrap_or(0) / 2,
+        _ => u64::MAX,
+    };
     loop {
-        // Never reads past the place where something is to be done.
-        let room = match fault {
-            Some(Fault::CutBody(after)) => after - sent,
-            Some(Fault::Stall(after)) if stall => after - sent,
-            _ => CHUNK as u64,
-        };
-        match fault {
-            Some(Fault::CutBody(_)) if room == 0 => return Ok(false),
-            Some(Fault::Stall(_)) if stall && room == 0 => {
-                stall = false;
-                if !wait_for_release(client, shared).await? {
-                    return Ok(false);
-                }
-                continue;
+        if sent == until {
+            match fault {
+                Some(Fault::Stall(_)) if wait_for_release(client, shared).await? => until = u64::MAX,
+                Some(Fault::Reset(_)) => return Err(reset(client)),
+                _ => return Ok(false),
             }
-            _ => {}
         }
+        let room = until - sent;
         let room = usize::try_from(room).unwrap_or(CHUNK).min(CHUNK);
         let count = server.read(&mut chunk[..room]).await?;
         if count == 0 {
@@ -147,12 +193,22 @@ async fn relay_body(
         {
             *byte ^= 1;
         }
+        if let Some(Fault::SlowStart { bytes, per_second }) = fault
+            && sent < *bytes
+        {
+            tokio::time::sleep(Duration::from_secs_f64(count as f64 / (*per_second).max(1) as f64)).await;
+        }
         pace(count, shared).await;
         // Counted first: whoever has the bytes finds them counted.
         shared.state().body_bytes += count as u64;
         client.get_mut().write_all(bytes).await?;
         sent += count as u64;
     }
+}
+
+/// Makes the connection end as after a crash: whoever reads from it gets an error, and not an end.
+fn reset(client: &BufReader<TcpStream>) -> io::Error {
+    client.get_ref().set_zero_linger().err().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())
 }
 
 /// Waits until stalls are released; false when the client goes away first.
@@ -173,64 +229,4 @@ async fn pace(count: usize, shared: &Shared) {
     let Some(rate) = shared.state().bytes_per_second else { return };
     let _turn = shared.pace.lock().await;
     tokio::time::sleep(Duration::from_secs_f64(count as f64 / rate.max(1) as f64)).await;
-}
-
-/// The first line and the headers of a request or an answer.
-struct Head {
-    first: String,
-    headers: Vec<String>,
-}
-
-impl Head {
-    /// Reads one; `None` at the connection's end.
-    async fn read(from: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<Self>> {
-        let mut lines = Vec::new();
-        loop {
-            let mut line = String::new();
-            if from.read_line(&mut line).await? == 0 {
-                return Ok(None);
-            }
-            let line = line.trim_end();
-            if line.is_empty() {
-                break;
-            }
-            lines.push(line.to_owned());
-        }
-        if lines.is_empty() {
-            return Ok(None);
-        }
-        let first = lines.remove(0);
-        Ok(Some(Self { first, headers: lines }))
-    }
-
-    fn value(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find_map(|line| {
-            let (key, value) = line.split_once(':')?;
-            key.eq_ignore_ascii_case(name).then_some(value.trim())
-        })
-    }
-
-    /// How long a request's body is.
-    fn length(&self) -> u64 {
-        self.value("content-length").and_then(|text| text.parse().ok()).unwrap_or(0)
-    }
-
-    fn status(&self) -> u16 {
-        self.first.split(' ').nth(1).and_then(|text| text.parse().ok()).unwrap_or(0)
-    }
-
-    /// Its bytes, without some headers and with more lines.
-    fn with(&self, without: &[&str], more: &str) -> Vec<u8> {
-        let mut text = format!("{}\r\n", self.first);
-        for line in &self.headers {
-            let name = line.split(':').next().unwrap_or_default();
-            if !without.iter().any(|unwanted| name.eq_ignore_ascii_case(unwanted)) {
-                text.push_str(line);
-                text.push_str("\r\n");
-            }
-        }
-        text.push_str(more);
-        text.push_str("\r\n\r\n");
-        text.into_bytes()
-    }
 }

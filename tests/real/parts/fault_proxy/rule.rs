@@ -7,17 +7,38 @@ pub(crate) enum Fault {
     FlipByte(u64),
     /// Closes the connection after so many bytes of the body.
     CutBody(u64),
+    /// Closes the connection after the first half of the body.
+    HalfBody,
+    /// Resets the connection after at most so many bytes of the body: the client may lose some that were sent.
+    Reset(u64),
+    /// Sends the first so many bytes of the body at a pace of their own.
+    SlowStart { bytes: u64, per_second: u64 },
     /// Sends so many bytes of the body, then nothing more until the stall is released.
     Stall(u64),
     /// Answers with this status instead of asking the server.
     Status { code: u16, retry_after: Option<u32> },
+    /// Answers 401, with the challenge that the server itself gave last.
+    Unauthorized,
+    /// Sends the client to the same path at this base URL (another proxy's), signed: a number of its own is added to
+    /// the query.
+    Redirect(String),
+    /// Answers 403, as an object store does when a signed URL has expired: for this one and every later request with
+    /// the same path and query.
+    Expired,
     /// Takes off `Range`: the server answers 200 with everything.
     IgnoreRange,
     /// Closes the connection without an answer.
     Close,
     /// Puts this in place of the answer's header of that name.
     Header(&'static str, String),
+    /// Says in `Content-Range` that the bytes lie one further than they do.
+    OtherRange,
+    /// Says in `Content-Range` that the whole is one byte longer than it is.
+    OtherTotal,
 }
+
+/// The name of what [`Fault::Redirect`] adds to a query.
+pub(super) const SIGNATURE: &str = "X-Signature";
 
 /// Which requests have a fault.
 #[derive(Debug, Clone)]
@@ -79,7 +100,15 @@ pub(crate) struct Seen {
 
 /// Notes a request, and gives its number and its fault.
 pub(super) fn note(state: &mut State, mut seen: Seen) -> (usize, Option<Fault>) {
-    seen.fault = take_fault(&mut state.rules, &seen.method, &seen.path);
+    let ruled = take_fault(&mut state.rules, &seen.method, &seen.path);
+    seen.fault = if state.expired.contains(&seen.path) {
+        Some(Fault::Expired)
+    } else {
+        ruled.or_else(|| state.trouble.as_mut()?.draw(&seen))
+    };
+    if seen.fault == Some(Fault::Expired) {
+        state.expired.insert(seen.path.clone());
+    }
     let fault = seen.fault.clone();
     state.seen.push(seen);
     (state.seen.len() - 1, fault)

@@ -1,0 +1,96 @@
+//! What it costs to have an image's bytes come over loopback from the registry, and to do nothing with them.
+
+use std::io::{self, BufReader, Write as _};
+use std::net::TcpStream;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::made::Image;
+use crate::parts::Registry;
+use crate::usage::{cpu, cpu_of_thread};
+
+const RANGE: u64 = 16 << 20;
+const CONNECTIONS: usize = 8;
+
+/// The cost.
+pub(super) struct Loopback {
+    /// The client's processor time.
+    pub(super) client: Duration,
+    /// The registry's.
+    pub(super) server: Duration,
+    /// How long it took.
+    pub(super) wall: Duration,
+}
+
+impl Loopback {
+    /// Both sides' processor time.
+    pub(super) fn cpu(&self) -> Duration {
+        self.client + self.server
+    }
+}
+
+/// Downloads all layers by ranges, eight at once.
+pub(super) async fn measure(registry: &Registry, image: &Image) -> Loopback {
+    let before = cpu(registry.pid());
+    let begun = Instant::now();
+    let mut ranges = Vec::new();
+    for layer in &image.layers {
+        let path = format!("/v2/{}/blobs/{}", image.repository(), layer.digest);
+        let starts = (0..layer.size).step_by(RANGE as usize);
+        ranges.extend(starts.map(|from| (path.clone(), from, (from + RANGE).min(layer.size))));
+    }
+    let ranges = Mutex::new(ranges);
+    let host = registry.host();
+    let client = tokio::task::block_in_place(|| {
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..CONNECTIONS).map(|_| scope.spawn(|| worker(&host, &ranges))).collect();
+            workers.into_iter().map(|worker| worker.join().expect("no worker panics")).sum()
+        })
+    });
+    Loopback { client, server: cpu(registry.pid()).saturating_sub(before), wall: begun.elapsed() }
+}
+
+/// Fetches ranges over one connection until there are none; gives its processor time.
+fn worker(host: &str, ranges: &Mutex<Vec<(String, u64, u64)>>) -> Duration {
+    let begun = cpu_of_thread();
+    let stream = TcpStream::connect(host).expect("the registry listens");
+    let mut reader = BufReader::with_capacity(256 << 10, stream.try_clone().expect("a second handle"));
+    let mut writer = stream;
+    loop {
+        let Some((path, from, end)) = ranges.lock().expect("no worker panics").pop() else { break };
+        let last = end - 1;
+        write!(writer, "GET {path} HTTP/1.1\r\nHost: {host}\r\nRange: bytes={from}-{last}\r\n\r\n")
+            .expect("a request");
+        let status = skip_head(&mut reader).expect("an answer");
+        assert!(status.contains(" 206 "), "{status}");
+        skip_body(&mut reader, end - from).expect("a body");
+    }
+    cpu_of_thread() - begun
+}
+
+/// Reads an answer's head, and gives its first line.
+fn skip_head(reader: &mut impl io::BufRead) -> io::Result<String> {
+    let mut status = String::new();
+    reader.read_line(&mut status)?;
+    let mut line = String::new();
+    while reader.read_line(&mut line)? > 2 {
+        line.clear();
+    }
+    Ok(status)
+}
+
+/// Reads so many bytes to nowhere.
+fn skip_body(reader: &mut impl io::BufRead, mut left: u64) -> io::Result<()> {
+    while left > 0 {
+        let got = reader.fill_buf()?.len();
+        if got == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let taken = left.min(got as u64);
+        reader.consume(usize::try_from(taken).unwrap_or(got));
+        left -= taken;
+    }
+    Ok(())
+}

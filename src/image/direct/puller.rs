@@ -1,0 +1,209 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::flights::Flights;
+use super::layers::Pull;
+use super::plan::{ImagePlan, plan};
+use super::space::{self, Use};
+use super::{Phase, Phases, Unable};
+use crate::containerd::{Containerd, Daemon, Verifiers};
+use crate::fetch::Engine;
+use crate::image::asked::Asked;
+use crate::image::commit::{CommitError, Workplace, Workplaces, check_root, labels};
+use crate::image::layer::Threads;
+use crate::image::{ImageError, PullSettings, durable};
+use crate::rt::{MetricKind, Metrics};
+use crate::source::registry::{Registries, Repository, registry_hosts};
+use crate::types::{Descriptor, ImageRef, Progress, RegistryAuth};
+
+/// The one snapshotter whose directories this fills.
+const OVERLAYFS: &str = "overlayfs";
+
+/// How many layers are under way at a time, at most: each has buffers of its own, and more don't make a disk faster.
+const MOST_LAYERS: usize = 8;
+
+/// Pulls images without containerd's help, into containerd. Clones share everything.
+#[derive(Debug, Clone)]
+pub(in crate::image) struct Direct {
+    pub(super) containerd: Containerd,
+    pub(super) engine: Engine,
+    pub(super) threads: Threads,
+    pub(super) layers_at_once: usize,
+    /// One for each layer that is under way, over all images.
+    pub(super) slots: Arc<Semaphore>,
+    pub(super) flights: Flights,
+    pub(super) metrics: Arc<Metrics>,
+    registries: Registries,
+    workplaces: Workplaces,
+    host_root: PathBuf,
+    /// Percent of the image file system from which on the kubelet removes images.
+    threshold: u8,
+}
+
+/// One image that is to be pulled.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::image) struct Request<'a> {
+    pub(in crate::image) asked: Asked<'a>,
+    pub(in crate::image) repository: &'a Repository,
+    pub(in crate::image) daemon: &'a Daemon,
+    pub(in crate::image) pin: bool,
+    pub(in crate::image) progress: &'a Progress,
+    pub(in crate::image) stop: &'a CancellationToken,
+}
+
+impl Direct {
+    pub(in crate::image) fn new(
+        containerd: Containerd,
+        engine: Engine,
+        metrics: Arc<Metrics>,
+        settings: PullSettings,
+    ) -> Result<Self, ImageError> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let layers_at_once = cores.clamp(2, MOST_LAYERS);
+        let registries = Registries::new(settings.sources).map_err(ImageError::Client)?;
+        Ok(Self {
+            containerd,
+            engine,
+            threads: Threads::new(layers_at_once, cores),
+            layers_at_once,
+            slots: Arc::new(Semaphore::new(layers_at_once)),
+            flights: Flights::default(),
+            metrics,
+            registries,
+            workplaces: Workplaces::default(),
+            host_root: settings.host_root,
+            threshold: settings.gc_threshold,
+        })
+    }
+
+    /// The registry's repository of `image`: its hosts are read now from where `daemon` reads them.
+    pub(in crate::image) async fn repository(
+        &self,
+        image: &ImageRef,
+        daemon: &Daemon,
+        auths: Vec<RegistryAuth>,
+    ) -> Result<Repository, Unable> {
+        let hosts = registry_hosts(&daemon.hosts_dirs, Some(&self.host_root), image.domain())
+            .await
+            .map_err(|cause| Unable::Hosts(crate::rt::chain(&cause)))?;
+        Ok(self.registries.repository(image, hosts, auths))
+    }
+
+    /// Whether this containerd's images can be made by us at all.
+    pub(in crate::image) async fn check(&self, daemon: &Daemon) -> Result<(), Unable> {
+        if daemon.snapshotter.name != OVERLAYFS {
+            return Err(Unable::Snapshotter(daemon.snapshotter.name.clone()));
+        }
+        if daemon.user_namespace {
+            return Err(Unable::UserNamespace);
+        }
+        if daemon.legacy_registries {
+            return Err(Unable::LegacyRegistries);
+        }
+        match &daemon.verifiers {
+            Verifiers::None => {}
+            Verifiers::Plugin(name) => return Err(Unable::Verifiers(name.clone())),
+            Verifiers::Directory(dir) => {
+                let dir = below(&self.host_root, dir);
+                if has_files(&dir).await {
+                    return Err(Unable::Verifiers(dir.display().to_string()));
+                }
+            }
+        }
+        check_root(&daemon.snapshotter.root).await.map_err(|error| Unable::NoAccess(crate::rt::chain(&error)))
+    }
+
+    /// Brings all of the image that `target` is, and gives it the name that was asked for.
+    pub(in crate::image) async fn pull(
+        &self,
+        target: Descriptor,
+        request: Request<'_>,
+    ) -> Result<Result<Phases, Unable>, ImageError> {
+        let Request { asked, daemon, progress, .. } = request;
+        let begun = Instant::now();
+        let plan = match plan(target, &request, &self.containerd).await? {
+            Ok(plan) => plan,
+            Err(unable) => return Ok(Err(unable)),
+        };
+        let mut phases = Phases::default();
+        phases.add(Phase::Resolve, begun.elapsed(), 0);
+        let root = &daemon.snapshotter.root;
+        let keeps_blobs = !daemon.discards_layers;
+        // The same image under two names, or twice on the list: one after the other, and the second finds all there.
+        let work = self.workplaces.open(&self.containerd, &daemon.snapshotter, plan.manifest()).await?;
+        let pull = Pull { direct: self, plan: &plan, work: &work, request, keeps_blobs, root };
+        let missing = pull.missing().await?;
+        let packed = missing.packed();
+        let used = Use::of(root).map_err(|cause| CommitError::NoAccess { root: root.clone(), cause })?;
+        space::admit(asked.reference, used, packed, keeps_blobs, self.threshold)?;
+        progress.set_total(packed);
+        pull.bring(missing, &mut phases).await?;
+        let begun = Instant::now();
+        self.name(&plan, &work, &request, keeps_blobs).await?;
+        work.close().await?;
+        phases.add(Phase::Commit, begun.elapsed(), 0);
+        self.count(&phases);
+        Ok(Ok(phases))
+    }
+
+    /// The documents and the records, in the order in which each can stand alone.
+    async fn name(
+        &self,
+        plan: &ImagePlan,
+        work: &Workplace,
+        request: &Request<'_>,
+        keeps_blobs: bool,
+    ) -> Result<(), ImageError> {
+        let image = request.asked.reference;
+        let snapshotter = &request.daemon.snapshotter.name;
+        let top = plan.layers.last().map(|layer| layer.chain);
+        let from_here = |labels: BTreeMap<String, String>| -> BTreeMap<String, String> {
+            labels.into_iter().chain(labels::of_source(image)).collect()
+        };
+        let (config, bytes) = &plan.config;
+        work.put_document(config, bytes.clone(), from_here(labels::of_config(snapshotter, top))).await?;
+        let layers = plan.layers.iter().map(|layer| layer.descriptor.clone());
+        let mut children: Vec<Descriptor> = std::iter::once(config.clone()).chain(layers).collect();
+        for (descriptor, bytes) in plan.documents.iter().rev() {
+            let refs = labels::of_children(&children, keeps_blobs);
+            work.put_document(descriptor, bytes.clone(), from_here(refs)).await?;
+            children = vec![descriptor.clone()];
+        }
+        Ok(work.publish(image, &plan.target, config.digest, request.pin).await?)
+    }
+
+    fn count(&self, phases: &Phases) {
+        for phase in Phase::ALL {
+            self.metrics.image_phase(phase.label(), phases.time(phase), phases.bytes(phase));
+        }
+        self.metrics.image_layers(phases.fetched.into(), phases.reused.into());
+        self.metrics.bytes(MetricKind::Image, phases.bytes(Phase::Fetch));
+    }
+
+    pub(super) async fn sync(&self, root: &Path) -> Result<(), ImageError> {
+        durable::sync(root).await
+    }
+
+    /// What a layer may unpack to: what the disk could hold, so that a bomb ends before it does.
+    pub(super) fn content_limit(&self, root: &Path) -> u64 {
+        Use::of(root).map_or(u64::MAX, |used| used.available)
+    }
+}
+
+/// The host's `path` as it is seen from here.
+fn below(host_root: &Path, path: &Path) -> PathBuf {
+    host_root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// Whether there is anything in `dir`. One that can't be read isn't known to be empty.
+async fn has_files(dir: &Path) -> bool {
+    match tokio::fs::read_dir(dir).await {
+        Ok(mut entries) => !matches!(entries.next_entry().await, Ok(None)),
+        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    }
+}

@@ -1,0 +1,65 @@
+use std::time::Duration;
+
+use reqwest::{Client, ClientBuilder, RequestBuilder, Response};
+use url::Url;
+
+use super::SourceError;
+use super::dns::Resolver;
+
+/// What every HTTP client of ours has: HTTP/1.1 over many connections, which is faster for bulk than streams that
+/// share one, and no retries of its own.
+pub(super) fn builder(connect: Duration) -> ClientBuilder {
+    Client::builder()
+        .user_agent(concat!("stoker/", env!("CARGO_PKG_VERSION")))
+        .http1_only()
+        .referer(false)
+        .retry(reqwest::retry::never())
+        .connect_timeout(connect)
+        .tcp_nodelay(true)
+        .dns_resolver(Resolver)
+}
+
+/// A builder that fails lacks what it trusts servers by.
+pub(super) fn no_trust(error: reqwest::Error) -> SourceError {
+    SourceError::Invalid {
+        what: "the system's CA certificates".to_owned(),
+        problem: format!(
+            "{}; install ca-certificates or set SSL_CERT_FILE",
+            crate::rt::chain(&error.without_url())
+        ),
+    }
+}
+
+/// Sends a request and waits for the head of its answer. `what` is its place for people.
+pub(super) async fn head_of_answer(
+    request: RequestBuilder,
+    first_byte: Duration,
+    what: &str,
+    origin: &str,
+) -> Result<Response, SourceError> {
+    match tokio::time::timeout(first_byte, request.send()).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(unanswered(what, origin.to_owned(), error)),
+        Err(_) => Err(SourceError::Stalled { origin: origin.to_owned(), after: first_byte }),
+    }
+}
+
+/// The client's error as ours. It may hold the URL with its query, so that is taken off first.
+fn unanswered(what: &str, origin: String, error: reqwest::Error) -> SourceError {
+    let error = error.without_url();
+    let invalid = |problem| SourceError::Invalid { what: what.to_owned(), problem };
+    if error.is_redirect() {
+        return invalid(format!("its redirects can't be followed: {}", crate::rt::chain(&error)));
+    }
+    if error.is_builder() {
+        return invalid(crate::rt::chain(&error));
+    }
+    let (is_connect, cause) = (error.is_connect(), Box::new(error));
+    if is_connect { SourceError::Connect { origin, cause } } else { SourceError::Broken { origin, cause } }
+}
+
+/// `host:port`.
+pub(super) fn origin(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    format!("{host}:{}", url.port_or_known_default().unwrap_or_default())
+}

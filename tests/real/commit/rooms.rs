@@ -1,0 +1,161 @@
+//! What containerd's services do for us: blobs, and what the daemon tells of itself.
+
+use std::collections::BTreeMap;
+
+use stoker::containerd::{Snapshotter, Verifiers};
+use stoker::image::CommitError;
+use stoker::types::{Descriptor, Digest, ErrorKind};
+
+use super::bench::{Bench, is_locked, small};
+use super::on_each_version;
+use crate::parts::{Options, Version};
+
+on_each_version! {
+    the_daemon_tells_what_it_is_set_to
+    a_blob_is_written_whole_or_not_at_all
+    a_blob_is_read_in_ranges
+    where_layers_cannot_be_written_it_is_told_first
+}
+
+mod scenario {
+    use super::*;
+
+    pub(super) async fn the_daemon_tells_what_it_is_set_to(version: Version) {
+        for discard in [false, true] {
+            let bench = Bench::start_with(version, Options { discard_unpacked_layers: discard }).await;
+            let daemon = bench.client.daemon().await.unwrap();
+            assert_eq!(daemon.discards_layers, discard);
+            assert_eq!(daemon.hosts_dirs, [bench.containerd.directory().join("certs.d")]);
+            assert!(!daemon.legacy_registries && !daemon.user_namespace, "{daemon:?}");
+            assert_eq!(daemon.snapshotter.name, "overlayfs");
+            assert_eq!(Some(&*daemon.snapshotter.root), bench.containerd.snapshots().parent());
+            let (line, verifiers) = match version {
+                Version::V2_4 => ((2, 4), Verifiers::Directory("/opt/containerd/image-verifier/bin".into())),
+                Version::V1_7 => ((1, 7), Verifiers::None),
+            };
+            assert_eq!((daemon.version.line(), daemon.verifiers), (Some(line), verifiers));
+        }
+    }
+
+    pub(super) async fn a_blob_is_written_whole_or_not_at_all(version: Version) {
+        let bench = Bench::start(version).await;
+        let workplace = bench.open(&small(&["a"]).build()).await;
+        let bytes: Vec<u8> = (0..9_000_000_u32).map(|number| number.to_le_bytes()[0]).collect();
+        let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
+        let blob = Descriptor { media_type: "application/x".to_owned(), digest, size };
+        let labels = |value: &str| BTreeMap::from([("stoker.dev/test".to_owned(), value.to_owned())]);
+        assert!(!workplace.has_blob(&blob).await.unwrap());
+
+        let mut writer = workplace.write_blob(&blob).await.unwrap().unwrap();
+        writer.write(&bytes[..2_000_000]).await.unwrap();
+        // Nobody else may write it meanwhile.
+        match workplace.write_blob(&blob).await {
+            Err(CommitError::Containerd(error)) => {
+                assert!(is_locked(&error) && !error.is_daemon_away(), "{error}");
+                assert_eq!(error.kind(), ErrorKind::Transient);
+            }
+            other => panic!("{other:?}"),
+        }
+        // Too few bytes aren't a blob.
+        let error = writer.commit(&labels("few")).await.unwrap_err();
+        assert!(error.to_string().contains("size"), "{error}");
+        assert!(!workplace.has_blob(&blob).await.unwrap());
+
+        // What was thrown away is really gone; what was only left isn't, so far as containerd has got it.
+        let mut writer = workplace.write_blob(&blob).await.unwrap().unwrap();
+        assert_eq!(writer.offset(), 0);
+        writer.write(&bytes[..8_000_000]).await.unwrap();
+        drop(writer);
+        let writer = loop {
+            match workplace.write_blob(&blob).await {
+                Ok(writer) => break writer,
+                // containerd is yet to notice.
+                Err(CommitError::Containerd(error)) if is_locked(&error) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        let mut writer = writer.unwrap();
+        let there = usize::try_from(writer.offset()).unwrap();
+        assert!((1_000_000..=8_000_000).contains(&there), "{there}");
+        writer.write(&bytes[there..]).await.unwrap();
+        writer.commit(&labels("whole")).await.unwrap();
+        assert!(workplace.has_blob(&blob).await.unwrap());
+        assert!(workplace.write_blob(&blob).await.unwrap().is_none());
+        let info = bench.client.blob_info(digest).await.unwrap().unwrap();
+        assert_eq!((info.size, info.labels), (size, labels("whole")));
+
+        // Wrong bytes, from the beginning and to the end, and then thrown away by us.
+        let other = Descriptor { digest: Digest::of(b"other"), size: 5, ..blob.clone() };
+        let mut writer = workplace.write_blob(&other).await.unwrap().unwrap();
+        writer.write(b"wrong").await.unwrap();
+        assert!(writer.commit(&labels("wrong")).await.is_err());
+        let mut writer = workplace.write_blob(&other).await.unwrap().unwrap();
+        writer.write(b"oth").await.unwrap();
+        writer.abort().await.unwrap();
+        let error = workplace.put_document(&other, b"wrong".to_vec(), labels("wrong")).await.unwrap_err();
+        assert!(error.to_string().contains(&other.digest.to_string()), "{error}");
+        workplace.put_document(&other, b"other".to_vec(), labels("right")).await.unwrap();
+        // Once more: it gets the labels.
+        workplace.put_document(&other, b"other".to_vec(), labels("again")).await.unwrap();
+        let info = bench.client.blob_info(other.digest).await.unwrap().unwrap();
+        assert_eq!(info.labels, labels("again"));
+        workplace.abandon().await;
+        assert!(bench.blobs().await.is_empty());
+    }
+
+    pub(super) async fn a_blob_is_read_in_ranges(version: Version) {
+        let bench = Bench::start(version).await;
+        let workplace = bench.open(&small(&["a"]).build()).await;
+        let bytes: Vec<u8> = (0..300_000_u32).map(|number| number.to_le_bytes()[1]).collect();
+        let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
+        let blob = Descriptor { media_type: "application/x".to_owned(), digest, size };
+        workplace.put_document(&blob, bytes.clone(), BTreeMap::new()).await.unwrap();
+        let read = async |offset: u64, length: u64| {
+            let mut reader = bench.client.read_range(digest, offset, length).await.unwrap().unwrap();
+            let mut read = Vec::new();
+            while let Some(piece) = reader.next().await.unwrap() {
+                read.extend(piece);
+            }
+            read
+        };
+        assert_eq!(read(0, size).await, bytes);
+        assert_eq!(read(0, u64::MAX).await, bytes);
+        assert_eq!(read(100_001, 70_000).await, bytes[100_001..170_001]);
+        assert_eq!(read(size - 1, 10).await, bytes[bytes.len() - 1..]);
+        assert_eq!(read(size, 10).await, b"");
+        assert!(bench.client.read_range(digest, 0, 0).await.is_err());
+        let absent = bench.client.read_range(Digest::of(b"absent"), 0, 10).await;
+        let absent = match absent {
+            Ok(Some(mut reader)) => reader.next().await.map(|piece| piece.is_none()),
+            other => other.map(|reader| reader.is_none()),
+        };
+        assert!(absent.unwrap());
+        assert_eq!(bench.client.blob_info(Digest::of(b"absent")).await.unwrap(), None);
+        let missing =
+            bench.client.label_blob(Digest::of(b"absent"), &BTreeMap::from([Default::default()])).await;
+        assert!(missing.is_err());
+    }
+
+    pub(super) async fn where_layers_cannot_be_written_it_is_told_first(version: Version) {
+        let mut bench = Bench::start(version).await;
+        let image = small(&["a"]).build();
+        let real = bench.snapshotter.clone();
+        let elsewhere = bench.containerd.directory().join("elsewhere");
+        bench.maker.snapshotter = Snapshotter { root: elsewhere.clone(), ..real.clone() };
+        let error = bench.try_open(&image).await.unwrap_err();
+        assert_eq!((error.code(), error.kind()), ("NoAccess", ErrorKind::Unsupported));
+        assert!(stoker::rt::chain(&error).contains(elsewhere.to_str().unwrap()), "{error}");
+        // Another directory is mounted where containerd's should be.
+        std::fs::create_dir_all(elsewhere.join("snapshots")).unwrap();
+        let workplace = bench.open(&image).await;
+        let error = workplace.scratch().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        workplace.abandon().await;
+        bench.maker.snapshotter = Snapshotter { name: "native".to_owned(), ..real };
+        let error = bench.try_open(&image).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        bench.collect().await;
+        assert_eq!(std::fs::read_dir(bench.containerd.snapshots()).unwrap().count(), 0);
+        assert_eq!(bench.containerd.ctr_ok(&["leases", "ls", "-q"]).await, "");
+    }
+}
