@@ -155,12 +155,17 @@ impl Puller {
                 }
                 let request =
                     Request { asked, repository: &repository, daemon, pin: goods.pin, progress, stop };
-                match self.direct.pull(target, request).await? {
-                    Ok(phases) => {
+                match self.direct.pull(target, request).await {
+                    Ok(Ok(phases)) => {
                         tracing::info!(image = %reference, %phases, "pulled");
                         return Ok(None);
                     }
-                    Err(unable) => unable,
+                    Ok(Err(unable)) => unable,
+                    // It showed only at the first layer that this process can't write what layers hold.
+                    Err(ImageError::Commit(error)) if error.kind() == ErrorKind::Unsupported => {
+                        Unable::NoAccess(rt::chain(&error))
+                    }
+                    Err(error) => return Err(error),
                 }
             }
         };
