@@ -188,6 +188,8 @@ impl ControlPlane {
             .args(["--kube-api-qps=1000", "--kube-api-burst=1000"])
             // Nodes without a kubelet stay ready; nodes with one too while the API server is away.
             .args(["--node-monitor-grace-period=24h"])
+            // By itself it makes a directory below /usr/libexec.
+            .arg(flag("--flex-volume-plugin-dir", &self.scratch.join("volume-plugins")))
             .arg(flag("--service-account-private-key-file", &self.pki.tokens_key()))
             .arg(flag("--root-ca-file", &self.ca));
         let log = self.scratch.join("controllers.log");
