@@ -35,7 +35,7 @@ mod wheels;
 
 use std::process::ExitCode;
 
-use parts::Registry;
+use parts::{Registry, Scratch};
 use settings::{PARTS, Settings};
 
 fn main() -> ExitCode {
@@ -77,9 +77,10 @@ async fn run(settings: &Settings) {
         return;
     }
     let mut floors = Vec::new();
+    let scratch = Scratch::new("floor");
     if settings.wants("floor") {
         let registry = Registry::start_over(&store.directory).await;
-        floors = floor::measure(&store, &images, &registry).await;
+        floors = floor::measure(&store, &images, &registry, &scratch).await;
     }
     if settings.wants("race") {
         let registry = Registry::start_over(&store.directory).await;

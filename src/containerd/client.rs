@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 use super::{ContainerdError, Lease};
 
 /// The namespace in which CRI keeps its images (containerd, `internal/cri/constants`).
-const NAMESPACE: &str = "k8s.io";
+pub(super) const NAMESPACE: &str = "k8s.io";
 
 /// The largest message containerd sends (`defaults.DefaultMaxRecvMsgSize`): a full list of records can be large.
 pub(super) const MESSAGE_LIMIT: usize = 16 << 20;

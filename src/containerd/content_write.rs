@@ -20,16 +20,16 @@ const PIECE: usize = 1 << 20;
 const IN_FLIGHT: usize = 4;
 
 /// Committing hashes nothing more, but it fsyncs the whole blob.
-const COMMIT_DEADLINE: Duration = Duration::from_secs(600);
+pub(super) const COMMIT_DEADLINE: Duration = Duration::from_secs(600);
 
 /// Writes one blob into the content store, piece by piece, in order. containerd checks the digest. Dropped, it leaves
 /// what it has written as a half-written blob, which the next writer goes on with or overwrites, and which goes with the
 /// lease.
 pub struct BlobWriter {
-    containerd: Containerd,
-    lease: Lease,
-    what: String,
-    blob: Descriptor,
+    pub(super) containerd: Containerd,
+    pub(super) lease: Lease,
+    pub(super) what: String,
+    pub(super) blob: Descriptor,
     requests: mpsc::Sender<WriteContentRequest>,
     answers: Streaming<WriteContentResponse>,
     offset: u64,
@@ -83,6 +83,15 @@ impl Containerd {
         lease: &Lease,
         blob: &Descriptor,
     ) -> Result<Option<BlobWriter>, ContainerdError> {
+        self.open_blob(lease, blob, WRITE_DEADLINE).await
+    }
+
+    pub(super) async fn open_blob(
+        &self,
+        lease: &Lease,
+        blob: &Descriptor,
+        deadline: Duration,
+    ) -> Result<Option<BlobWriter>, ContainerdError> {
         let what = format!("store the blob {}", blob.digest);
         let (mut requests, stream) = mpsc::channel(IN_FLIGHT);
         // containerd answers nothing, not even headers, before the first message.
@@ -100,7 +109,7 @@ impl Containerd {
             let offset = answers.message().await?.map(|answer| answer.offset);
             Ok(tonic::Response::new(sent.ok().and(offset).map(|offset| (answers, offset))))
         };
-        let (answers, offset) = match self.call(&what, WRITE_DEADLINE, open).await {
+        let (answers, offset) = match self.call(&what, deadline, open).await {
             Ok(Some(opened)) => opened,
             Ok(None) => return Err(ended(&what)),
             Err(error) if error.is_already_there() => return Ok(None),
@@ -198,12 +207,17 @@ impl BlobWriter {
     /// # Errors
     /// When the call fails; the bytes go with the lease then.
     pub async fn abort(self) -> Result<(), ContainerdError> {
-        let Self { containerd, blob, requests, mut answers, .. } = self;
-        // containerd lets go of the blob when it has seen the end of the stream.
+        let (containerd, reference) = (self.containerd.clone(), reference(self.blob.digest));
+        self.let_go().await;
+        containerd.abort_ingest(&reference).await
+    }
+
+    /// Returns when containerd has let go of the blob, which it does when it has seen the end of the stream.
+    pub(super) async fn let_go(self) {
+        let Self { requests, mut answers, .. } = self;
         drop(requests);
         let end = async { while let Ok(Some(_)) = answers.message().await {} };
         let _ = tokio::time::timeout(WRITE_DEADLINE, end).await;
-        containerd.abort_ingest(&reference(blob.digest)).await
     }
 
     async fn send(&mut self, message: WriteContentRequest) -> Result<(), ContainerdError> {
@@ -248,7 +262,7 @@ impl fmt::Debug for BlobWriter {
 
 /// What our half-written blob is called. containerd's own pulls call theirs otherwise: bad bytes under their name would
 /// fail every pull of that blob.
-fn reference(blob: Digest) -> String {
+pub(super) fn reference(blob: Digest) -> String {
     format!("stoker-{blob}")
 }
 

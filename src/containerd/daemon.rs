@@ -25,6 +25,8 @@ pub struct Daemon {
     /// Whether CRI leaves a layer's blob out of the content store once it's unpacked (`discard_unpacked_layers`);
     /// `false` where that isn't known.
     pub discards_layers: bool,
+    /// The directory of its content store, where it tells.
+    pub content_root: Option<PathBuf>,
     /// The directories with hosts.toml files, in order (CRI's `config_path`); none where CRI has none.
     pub hosts_dirs: Vec<PathBuf>,
     /// Whether registries are set up in containerd's own configuration (`mirrors` and `configs`, the old way): where
@@ -64,6 +66,7 @@ impl Containerd {
             None => self.images_of_cri().await?,
         };
         Ok(Daemon {
+            content_root: content_root(&plugins),
             verifiers: verifiers(&plugins),
             user_namespace: is_in_user_namespace(&version, &snapshotter, &plugins),
             discards_layers: images.discards_layers,
@@ -142,6 +145,11 @@ fn settings_of_cri(info: &HashMap<String, String>) -> Result<ImageSettings, serd
 
 fn split(path: &str) -> Vec<PathBuf> {
     path.split(':').filter(|dir| !dir.is_empty()).map(PathBuf::from).collect()
+}
+
+fn content_root(plugins: &[Plugin]) -> Option<PathBuf> {
+    let plugin = plugins.iter().find(|plugin| plugin.r#type == "io.containerd.content.v1")?;
+    plugin.exports.get("root").map(PathBuf::from)
 }
 
 fn verifiers(plugins: &[Plugin]) -> Verifiers {

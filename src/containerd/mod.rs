@@ -13,6 +13,7 @@ mod cri;
 mod daemon;
 mod error;
 mod events;
+mod ingest;
 mod leases;
 mod mounts;
 mod records;

@@ -9,6 +9,7 @@ mod commit;
 mod credentials;
 mod direct;
 mod durable;
+mod early_file;
 mod error;
 mod images;
 mod layer;

@@ -30,9 +30,13 @@ impl Floor {
     }
 }
 
-/// Measures all that is needed, and prints the terms.
-pub(crate) async fn measure(made: &Made, images: &[&Image], registry: &Registry) -> Vec<Floor> {
-    let scratch = Scratch::new("floor");
+/// Measures all that is needed, and prints the terms. What it unpacks stays in `scratch`: see `Graveyard`.
+pub(crate) async fn measure(
+    made: &Made,
+    images: &[&Image],
+    registry: &Registry,
+    scratch: &Scratch,
+) -> Vec<Floor> {
     let cores =
         std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
     let disk = disk::measure(scratch.path());
@@ -49,7 +53,6 @@ pub(crate) async fn measure(made: &Made, images: &[&Image], registry: &Registry)
                 .await
                 .expect("it is unpacked")
         };
-        std::fs::remove_dir_all(scratch.join(&image.name)).expect("it can be removed");
         floors.push(report(image, &disk, &bare, &loopback, cores));
     }
     floors

@@ -8,17 +8,19 @@ use futures::future::{BoxFuture, OptionFuture};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use rustix::fs::{Mode, OFlags};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::flights::{Claim, Flight, Landing};
+use super::keeping::{Keeping, Kept};
 use super::local::LocalBlob;
 use super::plan::{ImagePlan, PlannedLayer};
 use super::puller::{Direct, Request};
 use super::{Phase, Phases};
-use crate::containerd::BlobWriter;
 use crate::fetch::Piece;
 use crate::image::ImageError;
 use crate::image::commit::{CommitError, CommitLayer, Scratch, Workplace, labels};
+use crate::image::early_file::EarlyFile;
 use crate::image::layer::{LayerDone, LayerError, LayerJob, process};
 use crate::image::unpack::{Limits, Unpacker};
 use crate::rt::chain;
@@ -38,6 +40,8 @@ pub(super) struct Pull<'a> {
     pub(super) keeps_blobs: bool,
     /// Where the snapshots are.
     pub(super) root: &'a Path,
+    /// Where the content store is.
+    pub(super) content_root: Option<&'a Path>,
 }
 
 /// The layers that aren't there yet, from the bottom up.
@@ -69,14 +73,37 @@ struct Made<'a> {
     layer: &'a PlannedLayer,
     scratch: Scratch,
     done: LayerDone,
+    /// Its blob, where containerd wants it too, until somebody commits it.
+    kept: Option<Kept>,
 }
+
+impl Made<'_> {
+    fn count(&self, phases: &mut Phases) {
+        let Self { layer, done, .. } = self;
+        let times = done.times;
+        tracing::debug!(
+            layer = %layer.descriptor.digest, packed = layer.descriptor.size, unpacked = done.inflated,
+            entries = done.unpacked.entries, starved = ?times.starved, blob_hash = ?times.blob_hash,
+            inflate = ?times.inflate, diff_hash = ?times.diff_hash, unpack = ?times.unpack, "a layer is unpacked"
+        );
+        phases.fetched += 1;
+        phases.add(Phase::Fetch, times.starved + times.blob_hash, layer.descriptor.size);
+        phases.add(Phase::Inflate, times.inflate, done.inflated);
+        phases.add(Phase::Unpack, times.diff_hash + times.unpack, done.unpacked.bytes);
+    }
+}
+
+/// A layer that was filled, and its blob, which containerd wants too.
+type Filled = (LayerDone, Option<Kept>);
+
+/// Blobs that get their names while other layers are at work.
+type Naming = JoinSet<Result<(), ImageError>>;
 
 impl Pull<'_> {
     /// Returns once every layer's snapshot is committed and on the disk.
     pub(super) async fn bring(&self, missing: Missing<'_>, phases: &mut Phases) -> Result<(), ImageError> {
         phases.reused = u32::try_from(self.plan.layers.len() - missing.0.len()).unwrap_or(u32::MAX);
-        let mut made = self.make_all(missing.ours().collect(), phases).await?;
-        self.sync(phases).await?;
+        let mut made = self.make_durable(missing.ours().collect(), phases).await?;
         let begun = Instant::now();
         // From the bottom up: each is released for others as soon as it stands.
         for one in missing.0 {
@@ -128,9 +155,7 @@ impl Pull<'_> {
             match self.direct.flights.claim(layer.chain) {
                 Claim::Theirs(landing) => landing.wait().await,
                 Claim::Mine(_flight) => {
-                    let made = self.make_all(vec![layer], phases).await?;
-                    self.sync(phases).await?;
-                    for made in made {
+                    for made in self.make_durable(vec![layer], phases).await? {
                         self.commit(made).await?;
                     }
                     return Ok(());
@@ -139,31 +164,54 @@ impl Pull<'_> {
         }
     }
 
+    /// Unpacks all of `layers` onto the disk, and has their blobs kept.
+    async fn make_durable<'p>(
+        &self,
+        layers: Vec<&'p PlannedLayer>,
+        phases: &mut Phases,
+    ) -> Result<Vec<Made<'p>>, ImageError> {
+        let mut naming = Naming::new();
+        let made = self.make_all(layers, &mut naming).await?;
+        for one in &made {
+            one.count(phases);
+        }
+        let named = async {
+            while let Some(named) = naming.join_next().await {
+                named.map_err(|_| ImageError::Stopped)??;
+            }
+            Ok(())
+        };
+        let begun = Instant::now();
+        let synced = async {
+            let synced = self.direct.sync(self.root).await;
+            (synced, begun.elapsed())
+        };
+        let ((synced, took), named) = tokio::join!(synced, named);
+        synced.and(named)?;
+        phases.add(Phase::Sync, took, 0);
+        phases.add(Phase::Commit, begun.elapsed().saturating_sub(took), 0);
+        Ok(made)
+    }
+
     /// Unpacks all of `layers`, some at a time, the largest first: a large one that begins last would end alone.
     async fn make_all<'p>(
         &self,
         mut layers: Vec<&'p PlannedLayer>,
-        phases: &mut Phases,
+        naming: &mut Naming,
     ) -> Result<Vec<Made<'p>>, ImageError> {
         layers.sort_by_key(|layer| std::cmp::Reverse(layer.descriptor.size));
         // Boxed, or the compiler can't tell that the whole may go from thread to thread.
         let jobs: Vec<BoxFuture<'_, Result<Made<'p>, ImageError>>> =
             layers.into_iter().map(|layer| self.make(layer).boxed()).collect();
-        let made: Vec<Made<'p>> =
-            stream::iter(jobs).buffer_unordered(self.direct.layers_at_once).try_collect().await?;
-        for Made { layer, done, .. } in &made {
-            let times = done.times;
-            tracing::debug!(
-                layer = %layer.descriptor.digest, packed = layer.descriptor.size, unpacked = done.inflated,
-                entries = done.unpacked.entries, starved = ?times.starved, blob_hash = ?times.blob_hash,
-                inflate = ?times.inflate, diff_hash = ?times.diff_hash, unpack = ?times.unpack, "a layer is unpacked"
-            );
-            phases.fetched += 1;
-            phases.add(Phase::Fetch, times.starved + times.blob_hash, layer.descriptor.size);
-            phases.add(Phase::Inflate, times.inflate, done.inflated);
-            phases.add(Phase::Unpack, times.diff_hash + times.unpack, done.unpacked.bytes);
+        let mut all = Vec::with_capacity(jobs.len());
+        let mut jobs = stream::iter(jobs).buffer_unordered(self.direct.layers_at_once);
+        while let Some(mut made) = jobs.try_next().await? {
+            if let Some(kept) = made.kept.take() {
+                naming.spawn(kept.commit());
+            }
+            all.push(made);
         }
-        Ok(made)
+        Ok(all)
     }
 
     async fn make<'p>(&self, layer: &'p PlannedLayer) -> Result<Made<'p>, ImageError> {
@@ -173,7 +221,7 @@ impl Pull<'_> {
         loop {
             let scratch = self.work.scratch().await?;
             let error = match self.fill(layer, &scratch).await {
-                Ok(done) => return Ok(Made { layer, scratch, done }),
+                Ok((done, kept)) => return Ok(Made { layer, scratch, done, kept }),
                 Err(error) => error,
             };
             self.work.discard(scratch).await?;
@@ -187,47 +235,34 @@ impl Pull<'_> {
         }
     }
 
-    /// Fetches, checks and unpacks one layer into `scratch`, and hands its blob to containerd where that keeps them.
-    async fn fill(&self, layer: &PlannedLayer, scratch: &Scratch) -> Result<LayerDone, ImageError> {
+    /// Fetches, checks and unpacks one layer into `scratch`, and keeps its blob where containerd keeps them.
+    async fn fill(&self, layer: &PlannedLayer, scratch: &Scratch) -> Result<Filled, ImageError> {
         let blob = &layer.descriptor;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let root = rustix::fs::open(&scratch.dir, flags, Mode::empty())
-            .map_err(|errno| CommitError::NoAccess { root: scratch.dir.clone(), cause: errno.into() })?;
-        let limits = Limits { bytes: self.direct.content_limit(self.root), ..Limits::default() };
-        let failed =
-            |cause| ImageError::Layer { image: self.image(), layer: blob.digest, cause: Box::new(cause) };
-        let sink = match layer.parent {
-            Some(_) => Unpacker::new(root, limits),
-            None => Unpacker::lowest(root, limits),
-        };
-        let sink = sink.map_err(|cause| failed(LayerError::Unpack(cause)))?;
-        let job = LayerJob {
-            compression: layer.compression,
-            blob: blob.digest,
-            size: blob.size,
-            diff: layer.diff,
-            sink,
-        };
-
         let is_here = self.work.has_blob(blob).await?;
-        let source: Arc<dyn RangeSource> = if is_here {
-            Arc::new(LocalBlob::new(self.direct.containerd.clone(), blob.digest))
+        let (source, mut keeping): (Arc<dyn RangeSource>, _) = if is_here {
+            (Arc::new(LocalBlob::new(self.direct.containerd.clone(), blob.digest)), None)
         } else {
-            self.request.repository.blob(blob)
+            let by_file = &self.direct.by_file;
+            let keeping = match self.keeps_blobs {
+                true => Keeping::begin(self.work, blob, self.content_root, by_file).await?,
+                false => None,
+            };
+            (self.request.repository.blob(blob), keeping)
         };
+        let copy = keeping.as_mut().and_then(Keeping::take_file);
+        let job = self.job(layer, scratch, copy)?;
         // When one of them fails, the others end with it; whichever said why is believed.
         let ending = self.request.stop.child_token();
         let (fetched, mut pieces) = mpsc::channel::<Piece>(1);
         let fetch =
             self.direct.engine.fetch_in_order(source, blob.size, fetched, self.request.progress, &ending);
-        let mut copy = None;
-        if self.keeps_blobs && !is_here {
-            // None: somebody has put it there just now.
-            if let Some(mut writer) = self.work.write_blob(blob).await? {
-                writer.rewind();
+        let (mut kept, mut passing) = (None, None);
+        match keeping {
+            Some(keeping) if !keeping.is_by_file() => {
                 let (tee, both) = mpsc::channel::<Piece>(1);
-                copy = Some(keep(std::mem::replace(&mut pieces, both), tee, writer));
+                passing = Some(keeping.pass(std::mem::replace(&mut pieces, both), tee));
             }
+            other => kept = other,
         }
         let unpack = async {
             let done = process(job, pieces, &self.direct.threads, &ending).await;
@@ -236,26 +271,54 @@ impl Pull<'_> {
             }
             done
         };
-        let (fetched, kept, done) = tokio::join!(fetch, OptionFuture::from(copy), unpack);
+        let (fetched, passed, done) = tokio::join!(fetch, OptionFuture::from(passing), unpack);
         if self.request.stop.is_cancelled() {
             return Err(ImageError::Stopped);
         }
         let why =
             |cause| ImageError::Fetch { image: self.image(), layer: blob.digest, cause: Box::new(cause) };
-        let kept = kept.transpose();
-        let done = match (done, kept.as_ref(), fetched) {
+        let passed = passed.transpose();
+        let done = match (done, passed.as_ref(), fetched) {
             (Ok(done), ..) => done,
             // Its bytes ended because of one of the others.
             (Err(LayerError::Cut | LayerError::Stopped), Err(_), _) => {
-                return Err(kept.err().unwrap_or(ImageError::Stopped));
+                return Err(passed.err().unwrap_or(ImageError::Stopped));
             }
             (Err(LayerError::Cut | LayerError::Stopped), _, Err(cause)) => return Err(why(cause)),
-            (Err(cause), ..) => return Err(failed(cause)),
+            (Err(cause), ..) => return Err(self.failed(layer, cause)),
         };
-        if let Some(writer) = kept? {
-            writer.commit(&self.labels(layer)).await?;
-        }
-        Ok(done)
+        let kept = passed?.or(kept).map(|keeping| keeping.done(self.labels(layer)));
+        Ok((done, kept))
+    }
+
+    /// What the layer's threads are to do.
+    fn job(
+        &self,
+        layer: &PlannedLayer,
+        scratch: &Scratch,
+        copy: Option<EarlyFile>,
+    ) -> Result<LayerJob<Unpacker>, ImageError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let root = rustix::fs::open(&scratch.dir, flags, Mode::empty())
+            .map_err(|errno| CommitError::NoAccess { root: scratch.dir.clone(), cause: errno.into() })?;
+        let limits = Limits { bytes: self.direct.content_limit(self.root), ..Limits::default() };
+        let sink = match layer.parent {
+            Some(_) => Unpacker::new(root, limits),
+            None => Unpacker::lowest(root, limits),
+        };
+        Ok(LayerJob {
+            compression: layer.compression,
+            blob: layer.descriptor.digest,
+            size: layer.descriptor.size,
+            diff: layer.diff,
+            sink: sink.map_err(|cause| self.failed(layer, LayerError::Unpack(cause)))?,
+            copy,
+        })
+    }
+
+    fn failed(&self, layer: &PlannedLayer, cause: LayerError) -> ImageError {
+        let digest = layer.descriptor.digest;
+        ImageError::Layer { image: self.image(), layer: digest, cause: Box::new(cause) }
     }
 
     async fn commit(&self, made: Made<'_>) -> Result<(), ImageError> {
@@ -269,14 +332,6 @@ impl Pull<'_> {
         Ok(self.work.commit(made.scratch, &commit).await?)
     }
 
-    /// One syncfs for all that was unpacked, before any of it gets a name that outlives this pull.
-    async fn sync(&self, phases: &mut Phases) -> Result<(), ImageError> {
-        let begun = Instant::now();
-        self.direct.sync(self.root).await?;
-        phases.add(Phase::Sync, begun.elapsed(), 0);
-        Ok(())
-    }
-
     fn labels(&self, layer: &PlannedLayer) -> BTreeMap<String, String> {
         let source = labels::of_source(self.request.asked.reference);
         labels::of_layer(layer.diff).into_iter().chain(source).collect()
@@ -285,20 +340,4 @@ impl Pull<'_> {
     fn image(&self) -> String {
         self.request.asked.reference.to_string()
     }
-}
-
-/// Hands the pieces on, and writes each to containerd's content store too. What a receiver that is gone misses, it has
-/// no use for.
-async fn keep(
-    mut from: mpsc::Receiver<Piece>,
-    to: mpsc::Sender<Piece>,
-    mut writer: BlobWriter,
-) -> Result<BlobWriter, ImageError> {
-    while let Some(piece) = from.recv().await {
-        if to.send(piece.clone()).await.is_err() {
-            break;
-        }
-        writer.write(piece.bytes()).await?;
-    }
-    Ok(writer)
 }

@@ -5,6 +5,7 @@
 //! ([`Unable`]), and leaves to containerd's own PullImage.
 
 mod flights;
+mod keeping;
 mod layers;
 mod local;
 mod phases;

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::flights::Flights;
+use super::keeping::ByFile;
 use super::layers::Pull;
 use super::plan::{ImagePlan, plan};
 use super::space::{self, Use};
@@ -37,6 +38,7 @@ pub(in crate::image) struct Direct {
     /// One for each layer that is under way, over all images.
     pub(super) slots: Arc<Semaphore>,
     pub(super) flights: Flights,
+    pub(super) by_file: ByFile,
     pub(super) metrics: Arc<Metrics>,
     registries: Registries,
     workplaces: Workplaces,
@@ -73,6 +75,7 @@ impl Direct {
             layers_at_once,
             slots: Arc::new(Semaphore::new(layers_at_once)),
             flights: Flights::default(),
+            by_file: ByFile::default(),
             metrics,
             registries,
             workplaces: Workplaces::default(),
@@ -136,7 +139,8 @@ impl Direct {
         let keeps_blobs = !daemon.discards_layers;
         // The same image under two names, or twice on the list: one after the other, and the second finds all there.
         let work = self.workplaces.open(&self.containerd, &daemon.snapshotter, plan.manifest()).await?;
-        let pull = Pull { direct: self, plan: &plan, work: &work, request, keeps_blobs, root };
+        let content_root = daemon.content_root.as_deref();
+        let pull = Pull { direct: self, plan: &plan, work: &work, request, keeps_blobs, root, content_root };
         let missing = pull.missing().await?;
         let packed = missing.packed();
         let used = Use::of(root).map_err(|cause| CommitError::NoAccess { root: root.clone(), cause })?;

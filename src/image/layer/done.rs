@@ -67,6 +67,13 @@ pub enum LayerError {
     /// It can't be unpacked.
     #[error(transparent)]
     Unpack(#[from] UnpackError),
+    /// The compressed bytes can't be kept.
+    #[error("cannot keep the layer's blob for containerd's content store")]
+    Keep {
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
     /// More bytes came than were promised.
     #[error("more bytes came than the {size} that the manifest says")]
     TooLong {
@@ -95,7 +102,7 @@ impl LayerError {
         match self {
             Self::BlobDigest { .. } | Self::Inflate { .. } | Self::TooLong { .. } => ErrorKind::Corrupt,
             Self::DiffDigest { .. } => ErrorKind::Invalid,
-            Self::Unpack(UnpackError::Write { cause, .. }) => match cause.kind() {
+            Self::Unpack(UnpackError::Write { cause, .. }) | Self::Keep { cause } => match cause.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
                 _ => ErrorKind::Local,
             },

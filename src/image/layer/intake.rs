@@ -5,9 +5,9 @@ use futures::executor::block_on;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::blob_in::BlobIn;
 use super::emptying::next;
 use super::halt::Halt;
-use super::hashing::{Hashing, Mismatch};
 use super::inflate::{Detect, Inflate as _, InflateError, Step};
 use super::outlet::Outlet;
 use super::{Compression, LayerError};
@@ -18,7 +18,7 @@ const BITE: usize = 256 << 10;
 /// Where the pieces are hashed.
 pub(super) enum BlobHash<P> {
     /// Here.
-    Here(Hashing),
+    Here(BlobIn),
     /// On another thread, which gets each piece, and `None` at the end.
     There(link::SyncSender<Option<P>>),
 }
@@ -59,8 +59,8 @@ impl<P: AsRef<[u8]> + Clone> Intake<P> {
             }
             for bite in piece.as_ref().chunks(BITE) {
                 self.halt.check()?;
-                if let BlobHash::Here(hashing) = &mut hash {
-                    hashing.update(bite);
+                if let BlobHash::Here(blob) = &mut hash {
+                    blob.take(bite)?;
                 }
                 self.inflate(&mut inflate, bite)?;
             }
@@ -70,7 +70,7 @@ impl<P: AsRef<[u8]> + Clone> Intake<P> {
         }
         // Before anything is said against the stream: a blob that isn't the right one is a reason for all of it.
         match hash {
-            BlobHash::Here(hashing) => self.took.blob_hash = Some(hashing.finish().map_err(blob_digest)?),
+            BlobHash::Here(blob) => self.took.blob_hash = Some(blob.finish()?),
             BlobHash::There(link) => link.send(None).map_err(|_| LayerError::Stopped)?,
         }
         inflate.no_more()?;
@@ -118,22 +118,17 @@ impl From<InflateError> for LayerError {
     }
 }
 
-/// Hashes the pieces, and does nothing else.
+/// Hashes the pieces, and keeps them.
 pub(super) fn hash_blob<P: AsRef<[u8]>>(
-    mut hashing: Hashing,
+    mut blob: BlobIn,
     pieces: &link::Receiver<Option<P>>,
     halt: &Halt,
 ) -> Result<Duration, LayerError> {
     while let Some(piece) = next(pieces, halt)? {
         for bite in piece.as_ref().chunks(BITE) {
             halt.check()?;
-            hashing.update(bite);
+            blob.take(bite)?;
         }
     }
-    hashing.finish().map_err(blob_digest)
-}
-
-/// The blob isn't the one that the manifest names.
-fn blob_digest(Mismatch { wanted, found }: Mismatch) -> LayerError {
-    LayerError::BlobDigest { wanted, found }
+    blob.finish()
 }

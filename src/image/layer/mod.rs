@@ -7,9 +7,10 @@
 //!            pieces                blocks, shared and used again
 //!  fetch ──▶ intake: inflate ──┬──▶ emptying: unpack ──▶ TarSink
 //!              │               └──▶ hash of the diff
-//!              └──▶ hash of the blob
+//!              └──▶ hash of the blob, and a copy of it in a file, if one is wanted
 //! ```
 
+mod blob_in;
 mod blocks;
 mod done;
 mod emptying;

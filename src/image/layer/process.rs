@@ -4,6 +4,7 @@ use tokio_util::sync::CancellationToken;
 use super::halt::Halt;
 use super::stages::Stages;
 use super::{Compression, LayerDone, LayerError, Threads};
+use crate::image::early_file::EarlyFile;
 use crate::image::unpack::TarSink;
 use crate::types::Digest;
 
@@ -20,6 +21,8 @@ pub(crate) struct LayerJob<S> {
     pub(crate) diff: Digest,
     /// Where the tar stream goes.
     pub(crate) sink: S,
+    /// Where the compressed bytes are kept, if they are wanted.
+    pub(crate) copy: Option<EarlyFile>,
 }
 
 /// Runs one layer to its end: takes `pieces`, all of the blob in order and cut anywhere, until they end. Waits for its

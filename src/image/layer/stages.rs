@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::blob_in::BlobIn;
 use super::emptying::{Emptied, Emptying, hash_diff};
 use super::halt::Halt;
 use super::hashing::Hashing;
@@ -58,7 +59,7 @@ impl Stages {
         S: TarSink + 'static,
     {
         let limit = inflated_limit(job.size);
-        let (blob, diff) = (Hashing::new(job.blob), Hashing::new(job.diff));
+        let (blob, diff) = (BlobIn::new(job.blob, job.copy), Hashing::new(job.diff));
         let (unpack, blocks) = link::channel();
         let mut links = vec![unpack];
         let (blob_hash, diff_hash) = match turn.split {

@@ -119,6 +119,7 @@ fn job(blob: &Blob, sink: Sink) -> LayerJob<Sink> {
         size: blob.packed.len() as u64,
         diff: Digest::of(&blob.plain),
         sink,
+        copy: None,
     }
 }
 
