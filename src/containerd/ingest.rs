@@ -51,9 +51,8 @@ impl BlobWriter {
 /// `None` where there is none to be seen from here.
 ///
 /// The store has a directory for each (`plugins/content/local`): its own name for the blob in a file `ref`, the bytes in
-/// `data`. That name is a number, the namespace and `reference`, with slashes between (`core/metadata/content.go`).
+/// `data`. That name is the namespace, a number and `reference`, with slashes between (`createKey` in `core/metadata`).
 fn data_file(root: &Path, namespace: &str, reference: &str) -> io::Result<Option<PathBuf>> {
-    let end = format!("/{namespace}/{reference}");
     let ingests = match std::fs::read_dir(root.join("ingest")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         ingests => ingests?,
@@ -61,12 +60,12 @@ fn data_file(root: &Path, namespace: &str, reference: &str) -> io::Result<Option
     let mut found = None;
     for ingest in ingests {
         let dir = ingest?.path();
-        let name = match std::fs::read(dir.join("ref")) {
+        let name = match std::fs::read_to_string(dir.join("ref")) {
             // Its writer is just done with it, or has just begun.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             name => name?,
         };
-        if !name.ends_with(end.as_bytes()) {
+        if !is_name(&name, namespace, reference) {
             continue;
         }
         // Two of one name: one was left behind, and can't be told from the other.
@@ -77,12 +76,19 @@ fn data_file(root: &Path, namespace: &str, reference: &str) -> io::Result<Option
     Ok(found.filter(|data| data.is_file()))
 }
 
+fn is_name(name: &str, namespace: &str, reference: &str) -> bool {
+    let mut parts = name.splitn(3, '/');
+    let is_first = parts.next() == Some(namespace);
+    let is_number = parts.next().is_some_and(|number| number.parse::<u64>().is_ok());
+    is_first && is_number && parts.next() == Some(reference)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_file_is_found_by_the_end_of_its_name() {
+    fn the_file_is_found_by_its_name() {
         let home = tempfile::tempdir().unwrap();
         let root = home.path();
         let find = || data_file(root, "k8s.io", "stoker-sha256:ab").unwrap();
@@ -94,16 +100,16 @@ mod tests {
             std::fs::write(dir.join("data"), "").unwrap();
             dir.join("data")
         };
-        add("a", "12/k8s.io/layer-sha256:ab");
-        add("b", "12/moby/stoker-sha256:ab");
+        add("a", "k8s.io/12/layer-sha256:ab");
+        add("b", "moby/12/stoker-sha256:ab");
         std::fs::create_dir_all(root.join("ingest/half")).unwrap();
         assert_eq!(find(), None);
-        let ours = add("c", "7/k8s.io/stoker-sha256:ab");
+        let ours = add("c", "k8s.io/7/stoker-sha256:ab");
         assert_eq!(find(), Some(ours.clone()));
         std::fs::remove_file(&ours).unwrap();
         assert_eq!(find(), None);
         std::fs::write(ours, "").unwrap();
-        add("d", "8/k8s.io/stoker-sha256:ab");
+        add("d", "k8s.io/8/stoker-sha256:ab");
         assert_eq!(find(), None, "which one is it?");
     }
 }

@@ -1,6 +1,7 @@
 //! What containerd's services do for us: blobs, and what the daemon tells of itself.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 
 use stoker::containerd::{Snapshotter, Verifiers};
 use stoker::image::CommitError;
@@ -13,6 +14,7 @@ use crate::parts::{Options, Version};
 on_each_version! {
     the_daemon_tells_what_it_is_set_to
     a_blob_is_written_whole_or_not_at_all
+    a_blob_is_written_by_its_file
     a_blob_is_read_in_ranges
     where_layers_cannot_be_written_it_is_told_first
 }
@@ -99,6 +101,43 @@ mod scenario {
         workplace.put_document(&other, b"other".to_vec(), labels("again")).await.unwrap();
         let info = bench.client.blob_info(other.digest).await.unwrap().unwrap();
         assert_eq!(info.labels, labels("again"));
+        workplace.abandon().await;
+        assert!(bench.blobs().await.is_empty());
+    }
+
+    pub(super) async fn a_blob_is_written_by_its_file(version: Version) {
+        let bench = Bench::start(version).await;
+        let root = bench.client.daemon().await.unwrap().content_root.expect("containerd tells it");
+        let workplace = bench.open(&small(&["a"]).build()).await;
+        let bytes: Vec<u8> = (0..3_000_000_u32).map(|number| number.to_le_bytes()[0]).collect();
+        let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
+        let blob = Descriptor { media_type: "application/x".to_owned(), digest, size };
+        let labels = BTreeMap::from([("stoker.dev/test".to_owned(), "file".to_owned())]);
+        let mut wrong = bytes.clone();
+        wrong[1_000_000] ^= 1;
+
+        // Too few, too many and wrong ones aren't the blob, and are in nobody's way.
+        for written in [&bytes[..2_999_999], &[&bytes[..], b"x"].concat(), &wrong] {
+            let writer = workplace.write_blob(&blob).await.unwrap().unwrap();
+            let mut file = writer.file(&root).await.unwrap().expect("its file is seen");
+            file.write_all(written).unwrap();
+            writer.commit_file(&labels).await.unwrap_err();
+            assert!(!workplace.has_blob(&blob).await.unwrap());
+        }
+        let writer = workplace.write_blob(&blob).await.unwrap().unwrap();
+        let mut file = writer.file(&root).await.unwrap().unwrap();
+        file.write_all(&bytes).unwrap();
+        writer.commit_file(&labels).await.unwrap();
+        let info = bench.client.blob_info(digest).await.unwrap().unwrap();
+        assert_eq!((info.size, info.labels), (size, labels.clone()));
+        let there = bench.client.read_blob(digest).await.unwrap().expect("it's there");
+        assert!(there == bytes);
+
+        // Where its store isn't seen, neither is the file.
+        let other = Descriptor { digest: Digest::of(b"other"), size: 5, ..blob };
+        let writer = workplace.write_blob(&other).await.unwrap().unwrap();
+        assert!(writer.file(bench.containerd.directory()).await.unwrap().is_none());
+        writer.abort().await.unwrap();
         workplace.abandon().await;
         assert!(bench.blobs().await.is_empty());
     }
