@@ -49,6 +49,11 @@ audit: ## Look for known advisories on the crates in use; needs cargo-deny and t
 test: setup lint ## Everything, on real parts, as root; ends with cargo's own summary
 	$(CARGO) test --locked --workspace --no-fail-fast
 
+.PHONY: test-matrix
+test-matrix: ## Images on every containerd there is: 2.4, 2.2, 1.7 and Debian 12's 1.6; as root
+	@tests/setup/bring-parts.sh --matrix
+	$(CARGO) test --locked --test real --no-fail-fast -- --include-ignored images:: commit:: unpack::
+
 .PHONY: demo
 demo: ## A registry, an S3 server and containerd on this machine; a real image and a real model; twice
 	@tests/setup/bring-parts.sh --demo

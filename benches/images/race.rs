@@ -122,7 +122,7 @@ impl Graveyard {
         let root = containerd.root();
         let disk = rustix::fs::statvfs(self.0.path()).expect("the disk can be asked");
         if disk.f_bavail * disk.f_frsize > LEFT {
-            let plot = self.0.join(&format!("{:016x}", fastrand::u64(..)));
+            let plot = self.0.join(format!("{:016x}", fastrand::u64(..)));
             // Its daemon still has files of it open; it goes next.
             std::fs::rename(root, plot).expect("a rename within one file system");
         }

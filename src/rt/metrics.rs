@@ -125,7 +125,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Counters at zero. Every series is there from the start, so that a first failure is an increase.
+    /// Counters at zero. Every series is there from the start, so that a first failure is an increase; those of images
+    /// with [`Self::begin_images`].
     #[must_use]
     pub fn new() -> Self {
         let metrics = Self {
@@ -214,6 +215,21 @@ impl Metrics {
     pub fn image_layers(&self, fetched: u64, reused: u64) {
         self.image_layers.get_or_create(&HowLabel { how: "fetched" }).inc_by(fetched);
         self.image_layers.get_or_create(&HowLabel { how: "reused" }).inc_by(reused);
+    }
+
+    /// Puts the series of image pulls at zero, by the words that [`Self::image_phase`] and [`Self::image_left`] will use.
+    pub fn begin_images(
+        &self,
+        phases: impl IntoIterator<Item = &'static str>,
+        reasons: impl IntoIterator<Item = &'static str>,
+    ) {
+        for phase in phases {
+            self.image_phase(phase, Duration::ZERO, 0);
+        }
+        self.image_layers(0, 0);
+        for reason in reasons {
+            drop(self.images_left.get_or_create(&ReasonLabel { reason }));
+        }
     }
 
     /// An image was left to containerd.

@@ -3,6 +3,7 @@
 mod containerd;
 mod gate;
 mod list;
+mod metrics;
 mod once;
 mod start;
 mod stop;

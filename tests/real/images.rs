@@ -20,7 +20,7 @@ use super::parts::{
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// Both lines of containerd, one after the other.
+/// Each line of containerd; `make test-matrix` runs all four.
 macro_rules! on_each_version {
     ($($(#[$meta:meta])* $name:ident)*) => {$(
         mod $name {
@@ -28,6 +28,12 @@ macro_rules! on_each_version {
             async fn on_2_4() { super::scenario::$name(super::Version::V2_4).await }
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn on_1_7() { super::scenario::$name(super::Version::V1_7).await }
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[ignore = "make test-matrix runs it"]
+            async fn on_2_2() { super::scenario::$name(super::Version::V2_2).await }
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[ignore = "make test-matrix runs it"]
+            async fn on_1_6() { super::scenario::$name(super::Version::V1_6).await }
         }
     )*};
 }

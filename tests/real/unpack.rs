@@ -1,4 +1,4 @@
-//! Layers unpacked by us and by containerd's own unpack, of both lines: the trees must be the same, and what one refuses
+//! Layers unpacked by us and by containerd's own unpack, of each line: the trees must be the same, and what one refuses
 //! the other must refuse, but for the differences that are listed with their reasons.
 
 mod look;
@@ -29,6 +29,18 @@ async fn every_layer_is_unpacked_as_by_containerd_2_4() {
 #[tokio::test]
 async fn every_layer_is_unpacked_as_by_containerd_1_7() {
     compare(Version::V1_7).await;
+}
+
+#[tokio::test]
+#[ignore = "make test-matrix runs it"]
+async fn every_layer_is_unpacked_as_by_containerd_2_2() {
+    compare(Version::V2_2).await;
+}
+
+#[tokio::test]
+#[ignore = "make test-matrix runs it"]
+async fn every_layer_is_unpacked_as_by_containerd_1_6() {
+    compare(Version::V1_6).await;
 }
 
 async fn compare(version: Version) {

@@ -4,6 +4,7 @@
 #
 #   tests/setup/bring-parts.sh          what the build and the tests need
 #   tests/setup/bring-parts.sh --demo   that, and the weights that the demo publishes
+#   tests/setup/bring-parts.sh --matrix that, and the containerds that only `make test-matrix` tries
 #
 # STOKER_PARTS names the cache; the default is ~/.cache/stoker-parts.
 set -euo pipefail
@@ -11,9 +12,13 @@ set -euo pipefail
 PARTS=${STOKER_PARTS:-$HOME/.cache/stoker-parts}
 PATH=$PATH:/usr/local/go/bin:/usr/sbin:/sbin
 WITH_DEMO=no
+WITH_MATRIX=no
 
 CONTAINERD_2=2.4.2
 CONTAINERD_1=1.7.35
+# Those of `make test-matrix`: 2.2, and what Debian 12 has.
+CONTAINERD_2_2=2.2.9
+CONTAINERD_DEBIAN=1.6.20
 REGISTRY=3.1.2
 VERSITYGW=1.8.0
 KUBERNETES=1.36.3
@@ -32,7 +37,8 @@ fail() {
 for arg in "$@"; do
   case $arg in
   --demo) WITH_DEMO=yes ;;
-  *) fail "unknown argument '$arg'" "use: $0 [--demo]" ;;
+  --matrix) WITH_MATRIX=yes ;;
+  *) fail "unknown argument '$arg'" "use: $0 [--demo] [--matrix]" ;;
   esac
 done
 
@@ -159,11 +165,13 @@ build_part() { # DIR MINUTES FUNCTION: builds into a temporary directory, then r
   rm -rf "$STAGE"
 }
 
-build_containerd_2() {
+install_containerd() { # VERSION, from 2.0 on
   local module=github.com/containerd/containerd/v2
-  go install -ldflags "-s -w -X $module/version.Version=v$CONTAINERD_2" \
-    $module/cmd/{containerd,ctr,containerd-shim-runc-v2}@v$CONTAINERD_2
+  go install -ldflags "-s -w -X $module/version.Version=v$1" \
+    $module/cmd/{containerd,ctr,containerd-shim-runc-v2}@v"$1"
 }
+build_containerd_2() { install_containerd $CONTAINERD_2; }
+build_containerd_2_2() { install_containerd $CONTAINERD_2_2; }
 
 # `go install` refuses 1.7 for the exclude directives in its go.mod: build it as a dependency instead.
 build_containerd_1() {
@@ -196,6 +204,30 @@ build_kubernetes() {
     mv "$GOBIN/server" "$GOBIN/etcd"
 }
 
+# --- Debian's containerd ---------------------------------------------------------------------------------------
+
+# Taken out of its package and not installed: nothing of it runs but what a test starts.
+bring_debian_containerd() {
+  local name=containerd-$CONTAINERD_DEBIAN log=$PARTS/log/containerd-$CONTAINERD_DEBIAN.log package
+  command -v apt-get >/dev/null || fail "containerd $CONTAINERD_DEBIAN comes out of Debian 12's package, and apt-get isn't here"
+  say "fetching Debian's containerd $CONTAINERD_DEBIAN (26 MB, once; kept in $PARTS)"
+  STAGE=$(mktemp -d "$PARTS/.build-$name-XXXXXX")
+  package=$(apt-cache madison containerd 2>/dev/null | awk -v v="$CONTAINERD_DEBIAN~" 'index($3, v) == 1 {print $3; exit}')
+  if [ -z "$package" ]; then
+    rm -rf "$STAGE"
+    fail "apt has no containerd $CONTAINERD_DEBIAN" "run apt-get update; on another system than Debian 12, put its" \
+      "containerd, ctr and containerd-shim-runc-v2 into $PARTS/$name"
+  fi
+  if ! (cd "$STAGE" && apt-get download "containerd=$package" && dpkg-deb -x ./*.deb files) >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    rm -rf "$STAGE"
+    fail "Debian's containerd could not be fetched" "the lines above are the end of $log"
+  fi
+  rm -rf "${PARTS:?}/$name"
+  mv "$STAGE/files/usr/bin" "$PARTS/$name"
+  rm -rf "$STAGE"
+}
+
 # --- the demo's weights --------------------------------------------------------------------------------------
 
 has_weights() { [ -f "$PARTS/$WEIGHTS-$WEIGHTS_VERSION/.complete" ]; }
@@ -222,6 +254,13 @@ bring_weights() {
 
 # --- all of it -----------------------------------------------------------------------------------------------
 
+has_matrix() {
+  local version
+  for version in $CONTAINERD_2_2 $CONTAINERD_DEBIAN; do
+    has_part "containerd-$version" containerd ctr containerd-shim-runc-v2 || return 1
+  done
+}
+
 has_all() {
   has_part "containerd-$CONTAINERD_2" containerd ctr containerd-shim-runc-v2 &&
     has_part "containerd-$CONTAINERD_1" containerd ctr containerd-shim-runc-v2 &&
@@ -229,6 +268,7 @@ has_all() {
     has_part "versitygw-$VERSITYGW" versitygw &&
     has_kubernetes &&
     { [ "$WITH_DEMO" = no ] || has_weights; } &&
+    { [ "$WITH_MATRIX" = no ] || has_matrix; } &&
     [ -z "$(missing_packages)" ]
 }
 
@@ -260,4 +300,9 @@ has_part "registry-$REGISTRY" registry || build_part "registry-$REGISTRY" "about
 has_part "versitygw-$VERSITYGW" versitygw || build_part "versitygw-$VERSITYGW" "about 2 minutes" build_versitygw
 has_kubernetes || build_part "kubernetes-$KUBERNETES" "about 8 minutes" build_kubernetes
 if [ "$WITH_DEMO" = yes ]; then has_weights || bring_weights; fi
+if [ "$WITH_MATRIX" = yes ]; then
+  has_part "containerd-$CONTAINERD_DEBIAN" containerd ctr containerd-shim-runc-v2 || bring_debian_containerd
+  has_part "containerd-$CONTAINERD_2_2" containerd ctr containerd-shim-runc-v2 ||
+    build_part "containerd-$CONTAINERD_2_2" "about 2 minutes" build_containerd_2_2
+fi
 say "everything is there"

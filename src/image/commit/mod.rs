@@ -18,5 +18,6 @@ pub(in crate::image) use access::check_root;
 pub use error::CommitError;
 pub use layer::CommitLayer;
 pub use scratch::Scratch;
+pub(in crate::image) use workplace::OVERLAYFS;
 pub use workplace::Workplace;
 pub use workplaces::Workplaces;

@@ -13,7 +13,7 @@ use crate::types::{Descriptor, Digest};
 const LASTS: Duration = Duration::from_secs(24 * 3600);
 
 /// The one snapshotter whose directories are what a layer unpacks to. Others look alike and mean other things.
-const OVERLAYFS: &str = "overlayfs";
+pub(in crate::image) const OVERLAYFS: &str = "overlayfs";
 
 /// Beyond this age a lease may run out under us, and it can't be made to last longer.
 pub(super) const OLDEST: Duration = Duration::from_secs(12 * 3600);

@@ -15,15 +15,12 @@ use super::{Phase, Phases, Unable};
 use crate::containerd::{Containerd, Daemon, Verifiers};
 use crate::fetch::Engine;
 use crate::image::asked::Asked;
-use crate::image::commit::{CommitError, Workplace, Workplaces, check_root, labels};
+use crate::image::commit::{CommitError, OVERLAYFS, Workplace, Workplaces, check_root, labels};
 use crate::image::layer::Threads;
 use crate::image::{ImageError, PullSettings, durable};
-use crate::rt::{MetricKind, Metrics};
+use crate::rt::{MetricKind, Metrics, host_path};
 use crate::source::registry::{Registries, Repository, registry_hosts};
 use crate::types::{Descriptor, ImageRef, Progress, RegistryAuth};
-
-/// The one snapshotter whose directories this fills.
-const OVERLAYFS: &str = "overlayfs";
 
 /// How many layers are under way at a time, at most: each has buffers of its own, and more don't make a disk faster.
 const MOST_LAYERS: usize = 8;
@@ -68,6 +65,7 @@ impl Direct {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let layers_at_once = cores.clamp(2, MOST_LAYERS);
         let registries = Registries::new(settings.sources).map_err(ImageError::Client)?;
+        metrics.begin_images(Phase::ALL.map(Phase::label), Unable::CODES);
         Ok(Self {
             containerd,
             engine,
@@ -112,8 +110,7 @@ impl Direct {
             Verifiers::None => {}
             Verifiers::Plugin(name) => return Err(Unable::Verifiers(name.clone())),
             Verifiers::Directory(dir) => {
-                let dir = below(&self.host_root, dir);
-                if has_files(&dir).await {
+                if has_files(&self.host_root, dir).await {
                     return Err(Unable::Verifiers(dir.display().to_string()));
                 }
             }
@@ -199,15 +196,40 @@ impl Direct {
     }
 }
 
-/// The host's `path` as it is seen from here.
-fn below(host_root: &Path, path: &Path) -> PathBuf {
-    host_root.join(path.strip_prefix("/").unwrap_or(path))
+/// Whether there is anything in the host's `dir`, links followed as the host does. One that can't be read isn't known to be
+/// empty.
+async fn has_files(host_root: &Path, dir: &Path) -> bool {
+    let (host_root, dir) = (host_root.to_owned(), dir.to_owned());
+    let look =
+        move || std::fs::read_dir(host_path(Some(&host_root), &dir)?).map(|mut all| all.next().is_some());
+    match tokio::task::spawn_blocking(look).await {
+        Ok(Ok(has_some)) => has_some,
+        Ok(Err(error)) => error.kind() != std::io::ErrorKind::NotFound,
+        Err(_) => true,
+    }
 }
 
-/// Whether there is anything in `dir`. One that can't be read isn't known to be empty.
-async fn has_files(dir: &Path) -> bool {
-    match tokio::fs::read_dir(dir).await {
-        Ok(mut entries) => !matches!(entries.next_entry().await, Ok(None)),
-        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn files_are_found_behind_the_hosts_links_and_what_is_unknown_counts_as_some() {
+        let host = tempfile::tempdir().unwrap();
+        let at = |path: &str| host.path().join(path);
+        let dir = Path::new("/opt/containerd/bin");
+        assert!(!has_files(host.path(), dir).await);
+        std::fs::create_dir_all(at("opt")).unwrap();
+        std::fs::create_dir_all(at("data/containerd/bin")).unwrap();
+        // As the host means it: from its own root.
+        symlink("/data/containerd", at("opt/containerd")).unwrap();
+        assert!(!has_files(host.path(), dir).await);
+        std::fs::write(at("data/containerd/bin/verifier"), "").unwrap();
+        assert!(has_files(host.path(), dir).await);
+        symlink("/circle", at("circle")).unwrap();
+        assert!(has_files(host.path(), Path::new("/circle")).await);
+        assert!(has_files(host.path(), Path::new("/data/containerd/bin/verifier")).await);
     }
 }

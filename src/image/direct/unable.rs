@@ -22,6 +22,18 @@ pub enum Unable {
 }
 
 impl Unable {
+    /// Every [`Self::code`].
+    pub const CODES: [&'static str; 8] = [
+        "PulledByContainerd",
+        "OtherSnapshotter",
+        "ImageVerifiers",
+        "UserNamespace",
+        "LegacyRegistries",
+        "HostsUnreadable",
+        "NoSnapshotAccess",
+        "UnusualImage",
+    ];
+
     /// The word for it in an entry's reason: CamelCase, stable, low-cardinality.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -58,5 +70,26 @@ impl fmt::Display for Unable {
             ),
             Self::Unusual(what) => f.write_str(what),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_has_a_code_of_its_own() {
+        let text = String::new;
+        let all = [
+            Unable::Told,
+            Unable::Snapshotter(text()),
+            Unable::Verifiers(text()),
+            Unable::UserNamespace,
+            Unable::LegacyRegistries,
+            Unable::Hosts(text()),
+            Unable::NoAccess(text()),
+            Unable::Unusual(text()),
+        ];
+        assert_eq!(all.map(|unable| unable.code()), Unable::CODES);
     }
 }

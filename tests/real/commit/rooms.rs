@@ -31,9 +31,12 @@ mod scenario {
             assert!(!daemon.legacy_registries && !daemon.user_namespace, "{daemon:?}");
             assert_eq!(daemon.snapshotter.name, "overlayfs");
             assert_eq!(Some(&*daemon.snapshotter.root), bench.containerd.snapshots().parent());
+            let directory = Verifiers::Directory("/opt/containerd/image-verifier/bin".into());
             let (line, verifiers) = match version {
-                Version::V2_4 => ((2, 4), Verifiers::Directory("/opt/containerd/image-verifier/bin".into())),
+                Version::V2_4 => ((2, 4), directory),
+                Version::V2_2 => ((2, 2), directory),
                 Version::V1_7 => ((1, 7), Verifiers::None),
+                Version::V1_6 => ((1, 6), Verifiers::None),
             };
             assert_eq!((daemon.version.line(), daemon.verifiers), (Some(line), verifiers));
         }

@@ -1,4 +1,4 @@
-//! containerd, of two lines, in a mount and a process namespace of its own.
+//! containerd, of four lines, in a mount and a process namespace of its own.
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -17,19 +17,25 @@ use super::wait::START;
 pub(crate) enum Version {
     /// 2.4: configuration version 3.
     V2_4,
+    /// 2.2, the same; only there after `bring-parts.sh --matrix`.
+    V2_2,
     /// 1.7: configuration version 2.
     V1_7,
+    /// 1.6 as Debian 12 has it, the same; only there after `bring-parts.sh --matrix`.
+    V1_6,
 }
 
 impl Version {
-    /// Both, for tests that hold against each.
+    /// Those that `make setup` brings.
     pub(crate) const ALL: [Self; 2] = [Self::V2_4, Self::V1_7];
 
     /// The number that it reports.
     pub(crate) fn number(self) -> &'static str {
         match self {
             Self::V2_4 => "2.4.2",
+            Self::V2_2 => "2.2.9",
             Self::V1_7 => "1.7.35",
+            Self::V1_6 => "1.6.20",
         }
     }
 
@@ -233,7 +239,7 @@ state = "{dir}/state"
     );
     // restrict_oom_score_adj: without CAP_SYS_RESOURCE a sandbox's negative score can't be set.
     match version {
-        Version::V2_4 => format!(
+        Version::V2_4 | Version::V2_2 => format!(
             r#"version = 3
 {common}
 [plugins.'io.containerd.cri.v1.images']
@@ -254,7 +260,7 @@ state = "{dir}/state"
   bin_dir = "{dir}/verifiers"
 "#
         ),
-        Version::V1_7 => format!(
+        Version::V1_7 | Version::V1_6 => format!(
             r#"version = 2
 {common}
 [plugins."io.containerd.grpc.v1.cri"]
