@@ -20,7 +20,7 @@ use crate::image::layer::Threads;
 use crate::image::{ImageError, PullSettings, durable};
 use crate::rt::{MetricKind, Metrics};
 use crate::source::registry::{Registries, Repository, registry_hosts};
-use crate::types::{Descriptor, ImageRef, Progress, RegistryAuth};
+use crate::types::{Descriptor, ErrorKind, ImageRef, Progress, RegistryAuth};
 
 /// The one snapshotter whose directories this fills.
 const OVERLAYFS: &str = "overlayfs";
@@ -146,7 +146,13 @@ impl Direct {
         let used = Use::of(root).map_err(|cause| CommitError::NoAccess { root: root.clone(), cause })?;
         space::admit(asked.reference, used, packed, keeps_blobs, self.threshold)?;
         progress.set_total(packed);
-        pull.bring(missing, &mut phases).await?;
+        if let Err(error) = pull.bring(missing, &mut phases).await {
+            // What else came of an image that is no good is worth nothing to another try.
+            if is_bad(&error) {
+                work.abandon().await;
+            }
+            return Err(error);
+        }
         let begun = Instant::now();
         self.name(&plan, &work, &request, keeps_blobs).await?;
         work.close().await?;
@@ -197,6 +203,12 @@ impl Direct {
     pub(super) fn content_limit(&self, root: &Path) -> u64 {
         Use::of(root).map_or(u64::MAX, |used| used.available)
     }
+}
+
+/// Whether a layer of the image isn't what the image says, or can't be unpacked anywhere.
+fn is_bad(error: &ImageError) -> bool {
+    matches!(error, ImageError::Layer { .. })
+        && matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Invalid)
 }
 
 /// The host's `path` as it is seen from here.
