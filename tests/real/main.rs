@@ -7,6 +7,7 @@ mod credentials;
 mod doors;
 mod faulty;
 mod fixtures;
+mod hostile;
 mod images;
 mod node;
 mod parts;

@@ -106,6 +106,15 @@ impl Pulling {
         }
     }
 
+    /// Gives up what waits for another try: it hangs on leases of ours, and on nothing else.
+    pub(crate) async fn give_up(&self, what: &str) {
+        let leases = self.bench.containerd.ctr_ok(&["leases", "ls", "-q"]).await;
+        for lease in leases.split_whitespace() {
+            assert!(lease.starts_with("stoker-sha256:"), "{what}: {lease}");
+            self.bench.containerd.ctr_ok(&["leases", "rm", "--sync", lease]).await;
+        }
+    }
+
     /// Nothing is left of pulls that failed: no record, and after a collection no snapshot, blob or lease.
     pub(crate) async fn assert_empty(&self, what: &str) {
         let records = self.bench.containerd.ctr_ok(&["images", "ls", "-q"]).await;
