@@ -1,6 +1,6 @@
 //! Images that are made in a real containerd from unpacked layers, against the same images pulled by containerd itself.
 
-mod bench;
+pub(crate) mod bench;
 mod faults;
 mod rooms;
 

@@ -1,7 +1,7 @@
 //! The registry client against the distribution project's registry: with a password, behind tokens and signed URLs
 //! (fakes in front of the real one), as mirrors, and over TLS.
 
-mod fakes;
+pub(crate) mod fakes;
 mod tls;
 
 use std::sync::Arc;
@@ -194,7 +194,8 @@ async fn a_registry_that_lies_about_ranges_is_caught_and_one_that_has_none_is_no
         digest: built.config_digest(),
         size: built.config.len() as u64,
     };
-    proxy.add(Rule::get("/blobs/", Fault::FlipByte(3)));
+    // As often as it is asked for.
+    proxy.add(Rule::get("/blobs/", Fault::FlipByte(3)).times(3));
     let error = repository.small_blob(&config, 1 << 20).await.expect_err("a flipped bit");
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
     config.size += 1;

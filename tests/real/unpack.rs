@@ -5,7 +5,7 @@ mod look;
 mod random;
 #[path = "../../src/image/unpack/tests/tape.rs"]
 #[allow(dead_code, reason = "the unit tests use all of it")]
-mod tape;
+pub(crate) mod tape;
 mod theirs;
 mod zoo;
 

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::attempt::{Attempt, Whence};
 use super::flights::{Claim, Flight, Landing};
 use super::keeping::{Keeping, Kept};
 use super::local::LocalBlob;
@@ -25,10 +26,6 @@ use crate::image::layer::{LayerDone, LayerError, LayerJob, process};
 use crate::image::unpack::{Limits, Unpacker};
 use crate::rt::chain;
 use crate::source::RangeSource;
-use crate::types::ErrorKind;
-
-/// A layer whose bytes came wrong is fetched anew this often in all.
-const TRIES: u32 = 3;
 
 /// What one pull works with.
 pub(super) struct Pull<'a> {
@@ -217,26 +214,31 @@ impl Pull<'_> {
     async fn make<'p>(&self, layer: &'p PlannedLayer) -> Result<Made<'p>, ImageError> {
         // Before the fetch: a layer that held memory and waited for its threads could keep another's bytes from coming.
         let _slot = self.direct.slots.acquire().await.map_err(|_| ImageError::Stopped)?;
-        let mut tries = 1;
+        let mut attempt = Attempt::FIRST;
         loop {
             let scratch = self.work.scratch().await?;
-            let error = match self.fill(layer, &scratch).await {
+            let error = match self.fill(layer, attempt, &scratch).await {
                 Ok((done, kept)) => return Ok(Made { layer, scratch, done, kept }),
                 Err(error) => error,
             };
             self.work.discard(scratch).await?;
-            let is_worth_it = error.kind() == ErrorKind::Corrupt && tries < TRIES;
-            if !is_worth_it || self.request.stop.is_cancelled() {
-                return Err(error);
+            let next = attempt.after(&error, self.request.repository.has_mirrors());
+            match next {
+                Some(next) if !self.request.stop.is_cancelled() => attempt = next,
+                _ => return Err(error),
             }
-            self.direct.metrics.retried(ErrorKind::Corrupt);
-            tracing::warn!(error = chain(&error), "a layer came wrong; it's fetched anew");
-            tries += 1;
+            self.direct.metrics.retried(error.kind());
+            tracing::warn!(error = chain(&error), from = ?attempt.from, "a layer came wrong; it's fetched anew");
         }
     }
 
     /// Fetches, checks and unpacks one layer into `scratch`, and keeps its blob where containerd keeps them.
-    async fn fill(&self, layer: &PlannedLayer, scratch: &Scratch) -> Result<Filled, ImageError> {
+    async fn fill(
+        &self,
+        layer: &PlannedLayer,
+        attempt: Attempt,
+        scratch: &Scratch,
+    ) -> Result<Filled, ImageError> {
         let blob = &layer.descriptor;
         let is_here = self.work.has_blob(blob).await?;
         let (source, mut keeping): (Arc<dyn RangeSource>, _) = if is_here {
@@ -247,7 +249,12 @@ impl Pull<'_> {
                 true => Keeping::begin(self.work, blob, self.content_root, by_file).await?,
                 false => None,
             };
-            (self.request.repository.blob(blob), keeping)
+            let repository = self.request.repository;
+            let source = match attempt.from {
+                Whence::AnyHost => repository.blob(blob),
+                Whence::RegistryItself => repository.blob_past_mirrors(blob),
+            };
+            (source, keeping)
         };
         let copy = keeping.as_mut().and_then(Keeping::take_file);
         let job = self.job(layer, scratch, copy)?;

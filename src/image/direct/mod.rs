@@ -4,6 +4,7 @@
 //! It puts the rooms beside it together and owns the order of what they do. What it can't or mustn't do it says
 //! ([`Unable`]), and leaves to containerd's own PullImage.
 
+mod attempt;
 mod flights;
 mod keeping;
 mod layers;

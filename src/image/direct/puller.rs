@@ -20,7 +20,7 @@ use crate::image::layer::Threads;
 use crate::image::{ImageError, PullSettings, durable};
 use crate::rt::{MetricKind, Metrics, host_path};
 use crate::source::registry::{Registries, Repository, registry_hosts};
-use crate::types::{Descriptor, ImageRef, Progress, RegistryAuth};
+use crate::types::{Descriptor, ErrorKind, ImageRef, Progress, RegistryAuth};
 
 /// How many layers are under way at a time, at most: each has buffers of its own, and more don't make a disk faster.
 const MOST_LAYERS: usize = 8;
@@ -143,7 +143,13 @@ impl Direct {
         let used = Use::of(root).map_err(|cause| CommitError::NoAccess { root: root.clone(), cause })?;
         space::admit(asked.reference, used, packed, keeps_blobs, self.threshold)?;
         progress.set_total(packed);
-        pull.bring(missing, &mut phases).await?;
+        if let Err(error) = pull.bring(missing, &mut phases).await {
+            // What else came of an image that is no good is worth nothing to another try.
+            if is_bad(&error) {
+                work.abandon().await;
+            }
+            return Err(error);
+        }
         let begun = Instant::now();
         self.name(&plan, &work, &request, keeps_blobs).await?;
         work.close().await?;
@@ -194,6 +200,12 @@ impl Direct {
     pub(super) fn content_limit(&self, root: &Path) -> u64 {
         Use::of(root).map_or(u64::MAX, |used| used.available)
     }
+}
+
+/// Whether a layer of the image isn't what the image says, or can't be unpacked anywhere.
+fn is_bad(error: &ImageError) -> bool {
+    matches!(error, ImageError::Layer { .. })
+        && matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Invalid)
 }
 
 /// Whether there is anything in the host's `dir`, links followed as the host does. One that can't be read isn't known to be

@@ -20,7 +20,19 @@ pub(super) enum BlobHash<P> {
     /// Here.
     Here(BlobIn),
     /// On another thread, which gets each piece, and `None` at the end.
-    There(link::SyncSender<Option<P>>),
+    There(link::SyncSender<Option<P>>, Verdict),
+}
+
+/// The other end of a [`Judged`]: closed without a word where the digest is wrong.
+pub(super) struct Verdict(link::Receiver<()>);
+
+/// Says that the blob's digest is right.
+pub(super) struct Judged(link::SyncSender<()>);
+
+/// How another thread says that the digest is right.
+pub(super) fn verdict() -> (Judged, Verdict) {
+    let (say, hear) = link::sync_channel(1);
+    (Judged(say), Verdict(hear))
 }
 
 /// The first stage: takes the pieces in and lets the tar stream out.
@@ -54,7 +66,7 @@ impl<P: AsRef<[u8]> + Clone> Intake<P> {
             if came > self.size {
                 return Err(LayerError::TooLong { size: self.size });
             }
-            if let BlobHash::There(link) = &hash {
+            if let BlobHash::There(link, _) = &hash {
                 link.send(Some(piece.clone())).map_err(|_| LayerError::Stopped)?;
             }
             for bite in piece.as_ref().chunks(BITE) {
@@ -71,7 +83,10 @@ impl<P: AsRef<[u8]> + Clone> Intake<P> {
         // Before anything is said against the stream: a blob that isn't the right one is a reason for all of it.
         match hash {
             BlobHash::Here(blob) => self.took.blob_hash = Some(blob.finish()?),
-            BlobHash::There(link) => link.send(None).map_err(|_| LayerError::Stopped)?,
+            BlobHash::There(link, verdict) => {
+                link.send(None).map_err(|_| LayerError::Stopped)?;
+                verdict.0.recv().map_err(|_| LayerError::Stopped)?;
+            }
         }
         inflate.no_more()?;
         self.inflate(&mut inflate, &[])?;
@@ -122,6 +137,7 @@ impl From<InflateError> for LayerError {
 pub(super) fn hash_blob<P: AsRef<[u8]>>(
     mut blob: BlobIn,
     pieces: &link::Receiver<Option<P>>,
+    judged: &Judged,
     halt: &Halt,
 ) -> Result<Duration, LayerError> {
     while let Some(piece) = next(pieces, halt)? {
@@ -130,5 +146,8 @@ pub(super) fn hash_blob<P: AsRef<[u8]>>(
             blob.take(bite)?;
         }
     }
-    blob.finish()
+    let took = blob.finish()?;
+    // Nobody hears it where the intake has failed.
+    let _ = judged.0.send(());
+    Ok(took)
 }

@@ -8,7 +8,7 @@ use super::blob_in::BlobIn;
 use super::emptying::{Emptied, Emptying, hash_diff};
 use super::halt::Halt;
 use super::hashing::Hashing;
-use super::intake::{BlobHash, Intake, TookIn, hash_blob};
+use super::intake::{BlobHash, Intake, TookIn, hash_blob, verdict};
 use super::outlet::Outlet;
 use super::threads::{Stage, Turn};
 use super::{LayerDone, LayerError, LayerJob, LayerTimes, Split};
@@ -66,15 +66,16 @@ impl Stages {
             Split::Two => (BlobHash::Here(blob), Some(diff)),
             Split::Four => {
                 let (to_blob, pieces) = link::sync_channel(WAITING_PIECES);
+                let (judged, verdict) = verdict();
                 let on = halt.clone();
-                self.blob_hash =
-                    Some(Stage::start("blob", turn, halt, move || hash_blob(blob, &pieces, &on))?);
+                let hash = move || hash_blob(blob, &pieces, &judged, &on);
+                self.blob_hash = Some(Stage::start("blob", turn, halt, hash)?);
                 let (to_diff, blocks) = link::channel();
                 links.push(to_diff);
                 let on = halt.clone();
                 self.diff_hash =
                     Some(Stage::start("diff", turn, halt, move || hash_diff(diff, &blocks, &on))?);
-                (BlobHash::There(to_blob), None)
+                (BlobHash::There(to_blob, verdict), None)
             }
         };
         let emptying = Emptying { blocks, sink: job.sink, hash: diff_hash, halt: halt.clone() };

@@ -1,5 +1,6 @@
 //! What the entries make of the directory: containerd's `archive.Apply`, entry by entry.
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use super::number::Moment;
 use super::place::{Dir, Place, deep, remove};
 use super::resolve::{clean, resolve, split};
 use super::stream::Layer;
-use super::trouble::Trouble;
+use super::trouble::{Trouble, shown};
 use super::{ImpliedDir, Limits};
 
 const WHITEOUT: &[u8] = b".wh.";
@@ -182,15 +183,20 @@ impl Tree {
                 let resolved = resolve(self.place.root(), &entry.link)?;
                 let (parent, target) = split(&resolved);
                 if target.is_empty() {
-                    return Err(Errno::PERM.into());
+                    return Err(Trouble::malformed("a hard link to the layer's root"));
                 }
-                (self.place.existing(parent)?, target.to_vec())
+                (self.linked(parent, entry)?, target.to_vec())
             }
-            target => (self.place.existing(parent)?, target.to_vec()),
+            target => (self.linked(parent, entry)?, target.to_vec()),
         };
         let link = || fs::linkat(&*from, &target[..], &**dir, name, AtFlags::empty());
-        self.make(dir, name, link)?;
+        self.make(dir, name, link).map_err(|trouble| absent(trouble, entry))?;
         Ok(dress(dir, name, entry, &mut self.defaults, false)?)
+    }
+
+    /// The directory of what a hard link leads to.
+    fn linked(&mut self, parent: &[u8], entry: &Entry) -> Result<Arc<Dir>, Trouble> {
+        self.place.existing(parent).map_err(|trouble| absent(trouble, entry))
     }
 
     fn device(&mut self, dir: &Arc<Dir>, name: &[u8], entry: &Entry, kind: FileType) -> Result<(), Trouble> {
@@ -216,6 +222,17 @@ impl Tree {
         }
         deep(&path, self.limits.depth)?;
         Ok((!path.is_empty()).then_some(path))
+    }
+}
+
+/// What a hard link leads to isn't there: the layer's own fault, and no trouble with the disk.
+fn absent(trouble: Trouble, entry: &Entry) -> Trouble {
+    match trouble {
+        Trouble::Write(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            let target = shown(&entry.link);
+            Trouble::Malformed(format!("a hard link to {target:?}, which isn't in the layer"))
+        }
+        trouble => trouble,
     }
 }
 

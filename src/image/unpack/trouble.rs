@@ -33,7 +33,12 @@ impl Trouble {
 
 impl From<Errno> for Trouble {
     fn from(errno: Errno) -> Self {
-        Self::Write(errno.into())
+        match errno {
+            Errno::NAMETOOLONG => {
+                Self::OverLimit("a name or a link is longer than the file system takes".to_owned())
+            }
+            errno => Self::Write(errno.into()),
+        }
     }
 }
 
@@ -43,7 +48,8 @@ impl From<io::Error> for Trouble {
     }
 }
 
-fn shown(name: &[u8]) -> String {
+/// A name for a message.
+pub(super) fn shown(name: &[u8]) -> String {
     let cut = name.get(..SHOWN).unwrap_or(name);
     let mut text = String::from_utf8_lossy(cut).into_owned();
     if cut.len() < name.len() {

@@ -8,7 +8,7 @@ use http::header::RANGE;
 use tokio::sync::MutexGuard;
 
 use super::endpoint::{Answer, Endpoint};
-use super::repository::{Repository, Want};
+use super::repository::{Hosts, Repository, Want};
 use super::wire::{Stop, Words};
 use crate::source::body::{Cut, body};
 use crate::source::ranged::{self, Sent, Unfit};
@@ -19,6 +19,7 @@ use crate::types::{ByteRange, Descriptor, Digest, ErrorKind};
 /// there directly, until the place doesn't know us any more: signed URLs expire.
 pub(super) struct Blob {
     repository: Repository,
+    hosts: Hosts,
     digest: Digest,
     size: u64,
     origin: String,
@@ -48,10 +49,11 @@ impl std::fmt::Debug for Blob {
 }
 
 impl Blob {
-    pub(super) fn new(repository: Repository, descriptor: &Descriptor) -> Self {
+    pub(super) fn new(repository: Repository, descriptor: &Descriptor, hosts: Hosts) -> Self {
         Self {
-            origin: repository.origin(),
+            origin: repository.origin(hosts),
             repository,
+            hosts,
             digest: descriptor.digest,
             size: descriptor.size,
             serves_ranges: AtomicBool::new(true),
@@ -82,7 +84,7 @@ impl Blob {
             };
             self.repository.note(place.host, &error);
             let is_lost = place.is_lost(&error);
-            let has_other = self.repository.has_other(place.host);
+            let has_other = self.hosts == Hosts::All && self.repository.has_other(place.host);
             if is_lost || has_other || !matches!(error.kind(), ErrorKind::Throttled { .. }) {
                 self.forget(&place);
             }
@@ -113,7 +115,10 @@ impl Blob {
         range: ByteRange,
         failed: Vec<(usize, SourceError)>,
     ) -> Result<RangeBody, SourceError> {
-        let order = self.repository.order(Want::Pull, failed.first().map(|(host, _)| *host));
+        let order = match self.hosts {
+            Hosts::All => self.repository.order(Want::Pull, failed.first().map(|(host, _)| *host)),
+            Hosts::Last => self.repository.order(Want::Pull, None).into_iter().max().into_iter().collect(),
+        };
         self.repository
             .walk(order, failed, |host, endpoint| async move {
                 let stop = endpoint.place("blobs", &self.digest.to_string());

@@ -135,7 +135,8 @@ impl Gate {
             None => 0,
             // Who was let in before and now isn't allowed this won't be by another token.
             Some(grant) if grant.proved.load(Relaxed) && is_forbidden => return Ok(None),
-            Some(grant) if grant.proved.load(Relaxed) && matches!(way, Way::Bearer(_)) => grant.candidate,
+            // A token has expired then; a password gets one more try, since a busy registry says 401 by mistake.
+            Some(grant) if grant.proved.load(Relaxed) => grant.candidate,
             Some(grant) => grant.candidate + 1,
         };
         if candidate >= self.candidates.len() {

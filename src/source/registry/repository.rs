@@ -14,10 +14,13 @@ use super::registries::Shared;
 use super::wire::Words;
 use crate::source::patience::patiently;
 use crate::source::{RangeSource, SourceError, answer, client, dns};
-use crate::types::{Descriptor, Digest, ImageRef, RegistryAuth};
+use crate::types::{Descriptor, Digest, ErrorKind, ImageRef, RegistryAuth};
 
 /// Bytes of a manifest or an index at most (distribution spec, "Pushing Manifests").
 const LONGEST_MANIFEST: usize = 4 << 20;
+
+/// A document whose bytes came wrong from every host is asked for this often in all.
+const TRIES: u32 = 3;
 
 /// For how long a host that couldn't be reached is asked after all others.
 const BENCH: Duration = Duration::from_secs(30);
@@ -59,6 +62,15 @@ impl std::fmt::Debug for Repository {
 pub(super) enum Want {
     Resolve,
     Pull,
+}
+
+/// Of which hosts a blob is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hosts {
+    /// Of all that may serve it, in their order.
+    All,
+    /// Of the last of those: the registry itself, where it's one of them.
+    Last,
 }
 
 impl Repository {
@@ -112,7 +124,19 @@ impl Repository {
     /// A layer, by ranges. Its digest is for the reader to check.
     #[must_use]
     pub fn blob(&self, descriptor: &Descriptor) -> Arc<dyn RangeSource> {
-        Arc::new(Blob::new(self.clone(), descriptor))
+        Arc::new(Blob::new(self.clone(), descriptor, Hosts::All))
+    }
+
+    /// The same from the registry itself, whatever its mirrors say: for a layer that came with wrong bytes.
+    #[must_use]
+    pub fn blob_past_mirrors(&self, descriptor: &Descriptor) -> Arc<dyn RangeSource> {
+        Arc::new(Blob::new(self.clone(), descriptor, Hosts::Last))
+    }
+
+    /// Whether blobs may come from more than one host.
+    #[must_use]
+    pub fn has_mirrors(&self) -> bool {
+        self.order(Want::Pull, None).len() > 1
     }
 
     async fn document(
@@ -127,17 +151,30 @@ impl Repository {
                 problem: format!("it has {} bytes, and {limit} are allowed", descriptor.size),
             });
         }
-        patiently(|| {
-            self.walk(self.order(Want::Pull, None), Vec::new(), |_, endpoint| {
-                document_at(endpoint, kind, descriptor)
-            })
-        })
-        .await
+        let mut tries = 1;
+        loop {
+            let ask = || {
+                self.walk(self.order(Want::Pull, None), Vec::new(), |_, endpoint| {
+                    document_at(endpoint, kind, descriptor)
+                })
+            };
+            match patiently(ask).await {
+                Err(error) if error.kind() == ErrorKind::Corrupt && tries < TRIES => {
+                    tracing::warn!(
+                        error = crate::rt::chain(&error),
+                        "a document came wrong; it's fetched anew"
+                    );
+                    tries += 1;
+                }
+                done => return done,
+            }
+        }
     }
 
-    /// `host:port` of the first host that serves blobs, or the image's registry where none does.
-    pub(super) fn origin(&self) -> String {
-        let first = self.0.hosts.iter().find(|host| host.config.can_pull);
+    /// `host:port` of the first of these hosts that serves blobs, or the image's registry where none does.
+    pub(super) fn origin(&self, hosts: Hosts) -> String {
+        let mut able = self.0.hosts.iter().filter(|host| host.config.can_pull);
+        let first = if hosts == Hosts::Last { able.next_back() } else { able.next() };
         first.map_or_else(|| self.0.image.domain().to_owned(), |host| client::origin(&host.config.base))
     }
 

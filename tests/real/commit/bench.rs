@@ -17,27 +17,27 @@ use stoker::types::{Descriptor, Digest, ImageRef};
 
 use crate::parts::{BuiltImage, Containerd, Kind, Layer, Options, Version};
 
-pub(super) struct Bench {
-    pub(super) containerd: Containerd,
-    pub(super) maker: Maker,
+pub(crate) struct Bench {
+    pub(crate) containerd: Containerd,
+    pub(crate) maker: Maker,
 }
 
 /// Makes images, whatever becomes of containerd meanwhile.
 #[derive(Clone)]
-pub(super) struct Maker {
-    pub(super) client: Client,
-    pub(super) snapshotter: Snapshotter,
-    pub(super) workplaces: Workplaces,
+pub(crate) struct Maker {
+    pub(crate) client: Client,
+    pub(crate) snapshotter: Snapshotter,
+    pub(crate) workplaces: Workplaces,
     /// Whether layer blobs are kept.
-    pub(super) keeps: bool,
+    pub(crate) keeps: bool,
 }
 
 impl Bench {
-    pub(super) async fn start(version: Version) -> Self {
+    pub(crate) async fn start(version: Version) -> Self {
         Self::start_with(version, Options::default()).await
     }
 
-    pub(super) async fn start_with(version: Version, options: Options) -> Self {
+    pub(crate) async fn start_with(version: Version, options: Options) -> Self {
         let containerd = Containerd::start_with(version, options).await;
         let client = Client::new(&containerd.address());
         let daemon = client.daemon().await.expect("the daemon tells");
@@ -56,16 +56,16 @@ impl Deref for Bench {
 }
 
 impl Maker {
-    pub(super) async fn open(&self, image: &BuiltImage) -> Workplace {
+    pub(crate) async fn open(&self, image: &BuiltImage) -> Workplace {
         self.try_open(image).await.expect("a workplace")
     }
 
-    pub(super) async fn try_open(&self, image: &BuiltImage) -> Result<Workplace, CommitError> {
+    pub(crate) async fn try_open(&self, image: &BuiltImage) -> Result<Workplace, CommitError> {
         self.workplaces.open(&self.client, &self.snapshotter, image.manifest_digest()).await
     }
 
     /// Makes the image from nothing but what was built.
-    pub(super) async fn make(
+    pub(crate) async fn make(
         &self,
         image: &BuiltImage,
         reference: &ImageRef,
@@ -79,7 +79,7 @@ impl Maker {
     }
 
     /// Unpacks and commits a layer, unless it's there, and keeps its blob, if blobs are kept.
-    pub(super) async fn make_layer(
+    pub(crate) async fn make_layer(
         &self,
         workplace: &Workplace,
         image: &BuiltImage,
@@ -96,7 +96,7 @@ impl Maker {
         Ok(())
     }
 
-    pub(super) async fn unpack(
+    pub(crate) async fn unpack(
         &self,
         workplace: &Workplace,
         image: &BuiltImage,
@@ -136,7 +136,7 @@ impl Maker {
     }
 
     /// The documents and the names, once all layers are there.
-    pub(super) async fn finish(
+    pub(crate) async fn finish(
         &self,
         workplace: Workplace,
         image: &BuiltImage,
@@ -165,12 +165,12 @@ impl Maker {
 
 impl Bench {
     /// Has containerd collect its garbage, now.
-    pub(super) async fn collect(&self) {
+    pub(crate) async fn collect(&self) {
         collect(&self.client).await;
     }
 
     /// The snapshots that containerd knows, and the directories that there are: the same number, or something is lost.
-    pub(super) async fn snapshots(&self) -> BTreeSet<String> {
+    pub(crate) async fn snapshots(&self) -> BTreeSet<String> {
         let known = self.known_snapshots().await;
         let dirs = std::fs::read_dir(self.containerd.snapshots()).expect("the directory").count();
         assert_eq!(dirs, known.len(), "{known:?}");
@@ -179,13 +179,13 @@ impl Bench {
 
     /// The snapshots that containerd knows. Killed while it makes or removes one, it leaves a directory more until it
     /// next collects a snapshot.
-    pub(super) async fn known_snapshots(&self) -> BTreeSet<String> {
+    pub(crate) async fn known_snapshots(&self) -> BTreeSet<String> {
         let known = self.client.list_snapshots(&self.snapshotter.name, Vec::new()).await.expect("snapshots");
         known.into_iter().map(|info| info.key).collect()
     }
 
     /// The blobs in the content store, as files and as containerd lists them.
-    pub(super) async fn blobs(&self) -> BTreeSet<String> {
+    pub(crate) async fn blobs(&self) -> BTreeSet<String> {
         let listed = self.containerd.ctr_ok(&["content", "ls", "-q"]).await;
         let listed: BTreeSet<String> = listed.lines().map(str::to_owned).collect();
         let dir = self.containerd.root().join("io.containerd.content.v1.content");
@@ -202,7 +202,7 @@ impl Bench {
     }
 
     /// What is left once the image has gone and garbage was collected.
-    pub(super) async fn is_empty_without(&self, reference: &ImageRef) {
+    pub(crate) async fn is_empty_without(&self, reference: &ImageRef) {
         self.client.remove_image(reference).await.expect("it is removed");
         self.collect().await;
         assert_eq!((self.snapshots().await, self.blobs().await), Default::default());
@@ -211,24 +211,24 @@ impl Bench {
 }
 
 /// Has a containerd collect its garbage, now.
-pub(super) async fn collect(client: &Client) {
+pub(crate) async fn collect(client: &Client) {
     let lease = client.create_lease("collect", Duration::from_secs(60)).await.expect("a lease");
     client.delete_lease(&lease.expect("a new one"), true).await.expect("a collection");
 }
 
-pub(super) fn is_locked(error: &stoker::containerd::ContainerdError) -> bool {
+pub(crate) fn is_locked(error: &stoker::containerd::ContainerdError) -> bool {
     matches!(error, stoker::containerd::ContainerdError::Locked { .. })
 }
 
 /// What points at the parts of an image.
-pub(super) struct Descriptors {
-    pub(super) layers: Vec<Descriptor>,
-    pub(super) config: Descriptor,
-    pub(super) manifest: Descriptor,
-    pub(super) index: Option<Descriptor>,
+pub(crate) struct Descriptors {
+    pub(crate) layers: Vec<Descriptor>,
+    pub(crate) config: Descriptor,
+    pub(crate) manifest: Descriptor,
+    pub(crate) index: Option<Descriptor>,
 }
 
-pub(super) fn descriptors(image: &BuiltImage) -> Descriptors {
+pub(crate) fn descriptors(image: &BuiltImage) -> Descriptors {
     let (config, layer) = match image.kind {
         Kind::Oci => {
             ("application/vnd.oci.image.config.v1+json", "application/vnd.oci.image.layer.v1.tar+gzip")
@@ -249,7 +249,7 @@ pub(super) fn descriptors(image: &BuiltImage) -> Descriptors {
 }
 
 /// The names of an image's snapshots, the lowest first.
-pub(super) fn chains(image: &BuiltImage) -> Vec<Digest> {
+pub(crate) fn chains(image: &BuiltImage) -> Vec<Digest> {
     let diffs: Vec<Digest> = image.layers.iter().map(|layer| layer.diff_id).collect();
     (1..=diffs.len()).map(|end| stoker::image::chain_id(&diffs[..end]).expect("some layers")).collect()
 }
@@ -289,7 +289,7 @@ fn unpack(blob: &Path, dir: &Path) -> BTreeSet<PathBuf> {
 }
 
 /// An image of small files, one a layer.
-pub(super) fn small(names: &[&str]) -> crate::parts::ImageBuilder {
+pub(crate) fn small(names: &[&str]) -> crate::parts::ImageBuilder {
     let layer = |name: &&str| Layer::new().file(&format!("file-{name}"), *name, 0o644);
     names.iter().map(layer).fold(crate::parts::ImageBuilder::new(), crate::parts::ImageBuilder::layer)
 }

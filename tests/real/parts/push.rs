@@ -73,7 +73,11 @@ impl Registry {
         }
     }
 
-    async fn put_blob(&self, repository: &str, digest: Digest, size: u64, body: Body) {
+    /// Gives it a blob; it refuses one of another digest.
+    ///
+    /// # Panics
+    /// When the registry refuses.
+    pub(crate) async fn put_blob(&self, repository: &str, digest: Digest, size: u64, body: Body) {
         let uploads = format!("{}/v2/{repository}/blobs/uploads/", self.url());
         let answer = self.send(http::client().post(uploads)).await;
         let location = answer.headers().get(LOCATION).expect("an upload has a location");
@@ -84,7 +88,17 @@ impl Registry {
         self.send(put.body(body)).await;
     }
 
-    async fn put_manifest(&self, repository: &str, reference: &str, media_type: &str, bytes: &[u8]) {
+    /// Gives it a manifest or an index; it refuses what it can't read, and what names blobs that it doesn't have.
+    ///
+    /// # Panics
+    /// When the registry refuses.
+    pub(crate) async fn put_manifest(
+        &self,
+        repository: &str,
+        reference: &str,
+        media_type: &str,
+        bytes: &[u8],
+    ) {
         let url = format!("{}/v2/{repository}/manifests/{reference}", self.url());
         self.send(http::client().put(url).header(CONTENT_TYPE, media_type).body(bytes.to_vec())).await;
     }

@@ -47,6 +47,11 @@ struct Front {
 
 impl Fakes {
     pub(crate) async fn start(registry: &Registry) -> Self {
+        Self::start_with(registry, str::to_owned).await
+    }
+
+    /// The same; `public` says at which URL others reach the store that is at this one.
+    pub(crate) async fn start_with(registry: &Registry, public: impl Fn(&str) -> String) -> Self {
         let mut listeners = Vec::new();
         for _ in 0..3 {
             listeners.push(tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free"));
@@ -59,7 +64,7 @@ impl Fakes {
             upstream: registry.url(),
             user: registry.credentials().expect("it has a password"),
             token_url: url(0),
-            store_url: url(2),
+            store_url: public(&url(2)),
         };
         let registry_url = url(1);
         let mut serving = JoinSet::new();
@@ -107,7 +112,7 @@ async fn guarded(State(front): State<Front>, request: Request) -> Response {
         return front.forward(request).await;
     }
     let number = front.told.signatures.fetch_add(1, SeqCst);
-    let location = format!("{}{}?signature={number}", front.store_url, request.uri().path());
+    let location = format!("{}{}?X-Signature={number}", front.store_url, request.uri().path());
     (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, location)]).into_response()
 }
 
@@ -117,7 +122,7 @@ async fn store(State(front): State<Front>, request: Request) -> Response {
         return StatusCode::BAD_REQUEST.into_response();
     }
     let query = request.uri().query().unwrap_or_default();
-    let number = query.strip_prefix("signature=").and_then(|number| number.parse::<usize>().ok());
+    let number = query.strip_prefix("X-Signature=").and_then(|number| number.parse::<usize>().ok());
     if number.is_none_or(|number| number < front.told.first_signature.load(SeqCst)) {
         return StatusCode::FORBIDDEN.into_response();
     }

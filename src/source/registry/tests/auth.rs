@@ -255,3 +255,27 @@ async fn an_answer_that_is_no_token_is_an_error_that_shows_nothing() {
     let long = bed(|_, number| token(number, r#","expires_in":18446744073709551615"#)).await;
     at(vec![host(&long.registry)], Vec::new()).resolve().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_password_that_was_good_is_shown_once_more_and_not_for_ever() {
+    let (asked, refuses) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(usize::MAX)));
+    let (count, last) = (Arc::clone(&asked), Arc::clone(&refuses));
+    let registry = Server::start(move |request| {
+        let number = count.fetch_add(1, Relaxed);
+        match request.header("authorization") {
+            Some(_) if number != 3 && number < last.load(Relaxed) => served(request),
+            _ => Answer::new(401).header("WWW-Authenticate", "Basic realm=x"),
+        }
+    })
+    .await;
+    let layer = blob(&at(vec![host(&registry)], vec![user("me")]));
+    // The challenge, two good answers, one refusal by mistake, and the same again.
+    read(&*layer, 0, 2).await.unwrap();
+    read(&*layer, 0, 2).await.unwrap();
+    read(&*layer, 0, 2).await.unwrap();
+    assert_eq!(asked.load(Relaxed), 5);
+    // From now on it's wrong.
+    refuses.store(5, Relaxed);
+    assert_eq!(read(&*layer, 0, 2).await.unwrap_err().kind(), ErrorKind::Denied);
+    assert!(asked.load(Relaxed) < 10, "{}", asked.load(Relaxed));
+}

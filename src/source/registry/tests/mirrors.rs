@@ -122,3 +122,22 @@ async fn a_missing_authority_is_named_and_a_mirror_with_one_is_passed_over() {
     assert!(error.to_string().contains("/nowhere/ca.crt"), "{error}");
     at(vec![broken, host(&registry)], Vec::new()).resolve().await.unwrap();
 }
+
+#[tokio::test]
+async fn past_its_mirrors_only_the_registry_is_asked() {
+    let (mirror, registry) = (Server::start(served).await, Server::start(served).await);
+    let repository = at(vec![host(&mirror), host(&registry)], Vec::new());
+    assert!(repository.has_mirrors());
+    let layer = repository.blob_past_mirrors(&descriptor(BLOB));
+    assert_eq!(layer.origin(), registry.url("").trim_start_matches("http://"));
+    for _ in 0..2 {
+        assert_eq!(read(&*layer, 3, 7).await.unwrap(), b"3456");
+    }
+    // Not even where it fails: a mirror's bytes were wrong already.
+    let broken = always(500).await;
+    let repository = at(vec![host(&mirror), host(&broken)], Vec::new());
+    let error = read(&*repository.blob_past_mirrors(&descriptor(BLOB)), 0, 4).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Transient);
+    assert!(mirror.seen().is_empty(), "{:?}", targets(&mirror));
+    assert!(!at(vec![host(&mirror)], Vec::new()).has_mirrors());
+}

@@ -50,6 +50,12 @@ impl Trouble {
         Self { faults: faults.into_iter().collect(), ..self }
     }
 
+    /// These faults too.
+    pub(crate) fn and(mut self, faults: impl IntoIterator<Item = Fault>) -> Self {
+        self.faults.extend(faults);
+        self
+    }
+
     /// All but the faults that `unwanted` picks.
     pub(crate) fn without(mut self, unwanted: impl Fn(&Fault) -> bool) -> Self {
         self.faults.retain(|fault| !unwanted(fault));
@@ -72,6 +78,7 @@ impl Trouble {
             Fault::Stall(most) => Fault::Stall(random.u64(..=most)),
             Fault::Reset(most) => Fault::Reset(random.u64(..=most)),
             Fault::CutBody(most) => Fault::CutBody(random.u64(..=most)),
+            Fault::FlipByte(most) => Fault::FlipByte(random.u64(..=most)),
             other => other.clone(),
         })
     }
