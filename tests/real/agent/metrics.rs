@@ -51,8 +51,8 @@ impl Scrape {
     }
 }
 
-/// Two images that share their lower layer, behind a proxy: what is asked first of the upper blob of the first is
-/// throttled once.
+/// Two images that share their lower layer, behind a proxy: what is asked first of the upper blob of the first
+/// comes only half.
 struct Pulls {
     node: Node,
     port: FreePort,
@@ -76,8 +76,7 @@ impl Pulls {
         let second = node.registry.push(&image(other).build(), "team/second", "v1").await;
         let proxy = FaultProxy::start(&node.registry.host());
         node.containerd.trust(&node.registry.host(), &proxy.url());
-        let throttled = Fault::Status { code: 429, retry_after: Some(0) };
-        proxy.add(Rule::get(&format!("/blobs/{}", first.layers[1].digest), throttled));
+        proxy.add(Rule::get(&format!("/blobs/{}", first.layers[1].digest), Fault::HalfBody));
         let port = FreePort::find();
         node.agent = node.agent.env("STOKER_HTTP", port.address());
         let entries = [("first", &first), ("second", &second)]
@@ -114,7 +113,7 @@ async fn a_pull_tells_where_its_time_and_bytes_went() {
     }
     assert_eq!(scrape.count("stoker_image_layers_total{how=\"fetched\"}"), 3);
     assert_eq!(scrape.count("stoker_image_layers_total{how=\"reused\"}"), 1);
-    assert_eq!(scrape.count("stoker_fetch_retries_total{reason=\"throttled\"}"), 1);
+    assert_eq!(scrape.count("stoker_fetch_retries_total{reason=\"transient\"}"), 1);
     assert_eq!(scrape.count("stoker_fetch_retries_total{reason=\"corrupt\"}"), 0);
     assert_eq!(scrape.count("stoker_image_pulls_total{result=\"ok\"}"), 2);
     assert_eq!(scrape.count("stoker_images_left_to_containerd_total{reason=\"UnusualImage\"}"), 0);
