@@ -21,7 +21,7 @@ use super::{Phase, Phases};
 use crate::fetch::Piece;
 use crate::image::ImageError;
 use crate::image::commit::{CommitError, CommitLayer, Scratch, Workplace, labels};
-use crate::image::early_file::EarlyFile;
+use crate::image::early_file::{self, EarlyFile};
 use crate::image::layer::{LayerDone, LayerError, LayerJob, process};
 use crate::image::unpack::{Limits, Unpacker};
 use crate::rt::chain;
@@ -181,6 +181,7 @@ impl Pull<'_> {
         let begun = Instant::now();
         let synced = async {
             let synced = self.direct.sync(self.root).await;
+            early_file::let_go().await;
             (synced, begun.elapsed())
         };
         let ((synced, took), named) = tokio::join!(synced, named);

@@ -1,6 +1,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use super::entry::Entry;
 use crate::image::early_file::EarlyFile;
@@ -22,7 +23,7 @@ impl Content {
     }
 
     /// The file with all its content; a hole may end it.
-    pub(super) fn finish(self) -> io::Result<File> {
+    pub(super) fn finish(self) -> io::Result<Arc<File>> {
         let end = self.file.end();
         let file = self.file.finish();
         if end < self.size {
