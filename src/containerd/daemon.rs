@@ -32,6 +32,9 @@ pub struct Daemon {
     /// Whether registries are set up in containerd's own configuration (`mirrors` and `configs`, the old way): where
     /// and how images are fetched then can't be told from outside.
     pub legacy_registries: bool,
+    /// Whether it doesn't tell where its registries are set up, nor whether it discards layers. So it is from 2.0 on,
+    /// before 2.4.
+    pub registries_unknown: bool,
     /// Who has a say in whether an image may be pulled.
     pub verifiers: Verifiers,
     /// Whether it is known to run in a user namespace. Versions before 2.4 don't tell.
@@ -72,6 +75,7 @@ impl Containerd {
             discards_layers: images.discards_layers,
             hosts_dirs: images.hosts_dirs,
             legacy_registries: images.legacy_registries,
+            registries_unknown: images.registries_unknown,
             version,
             snapshotter,
         })
@@ -93,6 +97,7 @@ struct ImageSettings {
     discards_layers: bool,
     hosts_dirs: Vec<PathBuf>,
     legacy_registries: bool,
+    registries_unknown: bool,
 }
 
 /// containerd 2 has a plugin of its own for CRI's images. Without registries of the old kind it always has a path
@@ -104,7 +109,8 @@ fn images_of(plugins: &[Plugin]) -> Option<ImageSettings> {
     Some(ImageSettings {
         discards_layers: plugin.exports.get("DiscardUnpackedLayers").is_some_and(|value| value == "true"),
         hosts_dirs: split(path.unwrap_or_default()),
-        legacy_registries: path.unwrap_or_default().is_empty(),
+        legacy_registries: path.is_some_and(str::is_empty),
+        registries_unknown: path.is_none(),
     })
 }
 
@@ -140,6 +146,7 @@ fn settings_of_cri(info: &HashMap<String, String>) -> Result<ImageSettings, serd
         discards_layers: config.containerd.discard_unpacked_layers,
         hosts_dirs: split(&registry.config_path),
         legacy_registries: old.into_iter().flatten().any(|map| !map.is_empty()),
+        registries_unknown: false,
     })
 }
 

@@ -14,14 +14,13 @@ fn containerd_2_tells_of_images_by_its_plugin() {
             discards_layers: true,
             hosts_dirs: vec!["/a".into(), "/b".into()],
             legacy_registries: false,
+            registries_unknown: false,
         })
     );
-    // Without a path there are registries of the old kind, or nobody knows.
-    let unknown = ImageSettings { legacy_registries: true, ..ImageSettings::default() };
-    assert_eq!(
-        told(&[("DiscardUnpackedLayers", "false"), ("RegistryConfigPath", "")]),
-        Some(unknown.clone())
-    );
+    // With an empty path there are registries of the old kind; without any, nobody knows.
+    let legacy = ImageSettings { legacy_registries: true, ..ImageSettings::default() };
+    assert_eq!(told(&[("DiscardUnpackedLayers", "false"), ("RegistryConfigPath", "")]), Some(legacy));
+    let unknown = ImageSettings { registries_unknown: true, ..ImageSettings::default() };
     assert_eq!(told(&[]), Some(unknown));
     assert_eq!(images_of(&[plugin("io.containerd.cri.v1", "runtime", &[])]), None);
 }
@@ -37,6 +36,7 @@ fn containerd_1_tells_of_images_by_its_configuration() {
         discards_layers: true,
         hosts_dirs: vec!["/etc/certs.d".into()],
         legacy_registries: false,
+        registries_unknown: false,
     };
     assert_eq!(settings.unwrap(), expected);
     for old in ["mirrors", "configs", "auths"] {

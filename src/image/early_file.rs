@@ -11,10 +11,10 @@ use tokio::sync::oneshot;
 
 /// After so many bytes the kernel is told to begin with writing them to the disk, so that little is left to wait for at
 /// the end.
-const STEP: u64 = 8 << 20;
+pub(super) const STEP: u64 = 8 << 20;
 
 /// What is smaller isn't worth a call.
-const WORTH: u64 = 1 << 20;
+pub(super) const WORTH: u64 = 1 << 20;
 
 /// A new file that is written in order, through the page cache, and is on its way to the disk meanwhile.
 ///
@@ -153,11 +153,4 @@ mod tests {
             assert!(!busy() || !busy());
         }
     }
-}
-
-#[cfg(test)]
-pub(super) mod sizes {
-    //! Where something changes.
-    pub(in crate::image) const OF_INTEREST: [u64; 5] =
-        [super::WORTH - 1, super::WORTH, super::STEP - 1, super::STEP, super::STEP + super::WORTH + 7];
 }

@@ -39,6 +39,46 @@ fn tag(pushed: &PushedImage) -> ImageRef {
     pushed.by_tag().parse().unwrap()
 }
 
+/// An image at a registry that is reached through proxies.
+struct Near {
+    pulling: Pulling,
+    files: Vec<(&'static str, Vec<u8>)>,
+    image: BuiltImage,
+    pushed: PushedImage,
+    proxies: Vec<FaultProxy>,
+    _registry: Registry,
+}
+
+impl Near {
+    /// So many proxies: the last one is in the registry's place, those before it in the places of mirrors.
+    async fn start(
+        registry: impl Future<Output = Registry>,
+        files: Vec<(&'static str, Vec<u8>)>,
+        proxies: usize,
+    ) -> Self {
+        let (registry, pulling) = tokio::join!(registry, Pulling::start());
+        let image = image(&files);
+        let pushed = registry.push(&image, "team/app", "v1").await;
+        let proxies: Vec<FaultProxy> = (0..proxies).map(|_| FaultProxy::start(&registry.host())).collect();
+        let urls: Vec<String> = proxies.iter().map(FaultProxy::url).collect();
+        pulling.hosts(&pushed.host, &urls.iter().map(String::as_str).collect::<Vec<_>>());
+        Self { pulling, files, image, pushed, proxies, _registry: registry }
+    }
+
+    /// It must come, and be right.
+    async fn comes(&self, what: &str, credentials: Option<&str>) {
+        let pulled = self.pulling.pull_as(&tag(&self.pushed), credentials).await;
+        let told = pulled.map_err(|error| stoker::rt::chain(&error));
+        assert!(told.is_ok(), "{what}: {told:?}");
+        self.pulling.assert_holds(&self.image, &refs(&self.files)).await;
+    }
+
+    /// Which requests for the image's layer are meant.
+    fn layer(&self, number: usize) -> String {
+        format!("/blobs/{}", self.image.layers[number].digest)
+    }
+}
+
 /// A registry behind tokens, whose blobs are at a store with signed URLs; a proxy before each of the two.
 struct Far {
     registry: Registry,

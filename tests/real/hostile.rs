@@ -19,6 +19,7 @@ use crate::pulling::Pulling;
 use crate::unpack::tape::{Item, Tape};
 use canary::Canary;
 use forged::{Forged, Image};
+use liar::{Liar, Lies};
 
 /// A layer that nobody minds.
 fn innocent() -> Vec<u8> {
@@ -56,6 +57,19 @@ impl Bed {
         let tag = image.push(&self.registry, repository.trim_end_matches('-')).await;
         let pulled = self.pulling.pull(&tag).await.map(drop);
         (tag, pulled)
+    }
+
+    /// A registry that tells these lies, and is trusted.
+    async fn lying(&self, lies: Lies) -> Liar {
+        let liar = lies.serve().await;
+        self.pulling.hosts(&liar.host, &[&format!("http://{}", liar.host)]);
+        liar
+    }
+
+    /// What a liar serves is refused so, and nothing is left of it.
+    async fn refuses_from(&self, liar: &Liar, name: &str, refusal: Refusal) {
+        let pulled = self.pulling.pull(&liar.tag()).await.map(drop);
+        self.refused(name, &liar.tag(), pulled, refusal).await;
     }
 
     /// It is refused so, and nothing is left of it.

@@ -103,6 +103,9 @@ impl Direct {
         if daemon.user_namespace {
             return Err(Unable::UserNamespace);
         }
+        if daemon.registries_unknown {
+            return Err(Unable::RegistriesUnknown);
+        }
         if daemon.legacy_registries {
             return Err(Unable::LegacyRegistries);
         }

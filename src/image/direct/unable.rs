@@ -13,6 +13,8 @@ pub enum Unable {
     UserNamespace,
     /// Its registries are set up in its own configuration and not in hosts.toml files, so we can't tell them.
     LegacyRegistries,
+    /// It tells nobody where its registries are set up.
+    RegistriesUnknown,
     /// A hosts.toml that we can't read, or can't make sense of. containerd may go on without it.
     Hosts(String),
     /// Our process can't write where containerd keeps its snapshots.
@@ -23,12 +25,13 @@ pub enum Unable {
 
 impl Unable {
     /// Every [`Self::code`].
-    pub const CODES: [&'static str; 8] = [
+    pub const CODES: [&'static str; 9] = [
         "PulledByContainerd",
         "OtherSnapshotter",
         "ImageVerifiers",
         "UserNamespace",
         "LegacyRegistries",
+        "RegistriesUnknown",
         "HostsUnreadable",
         "NoSnapshotAccess",
         "UnusualImage",
@@ -43,6 +46,7 @@ impl Unable {
             Self::Verifiers(_) => "ImageVerifiers",
             Self::UserNamespace => "UserNamespace",
             Self::LegacyRegistries => "LegacyRegistries",
+            Self::RegistriesUnknown => "RegistriesUnknown",
             Self::Hosts(_) => "HostsUnreadable",
             Self::NoAccess(_) => "NoSnapshotAccess",
             Self::Unusual(_) => "UnusualImage",
@@ -62,6 +66,9 @@ impl fmt::Display for Unable {
                 "its configuration names registries by `mirrors` and `configs`; move them to hosts.toml files \
                  (config_path), which are read from outside too",
             ),
+            Self::RegistriesUnknown => {
+                f.write_str("it doesn't tell where its registries are set up, as 1.7 and 2.4 do; update it to 2.4")
+            }
             Self::Hosts(problem) => write!(f, "which hosts serve it can't be told ({problem}); correct the file"),
             Self::NoAccess(problem) => write!(
                 f,
@@ -86,6 +93,7 @@ mod tests {
             Unable::Verifiers(text()),
             Unable::UserNamespace,
             Unable::LegacyRegistries,
+            Unable::RegistriesUnknown,
             Unable::Hosts(text()),
             Unable::NoAccess(text()),
             Unable::Unusual(text()),

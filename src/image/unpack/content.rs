@@ -38,6 +38,7 @@ mod tests {
     use super::super::tests::tape::{Item, Tape};
     use super::super::{Limits, TarSink as _, Unpacker};
     use super::*;
+    use crate::image::early_file::{STEP, WORTH};
 
     fn noise(size: u64, seed: usize) -> Vec<u8> {
         (0..size as usize).map(|i| ((i * 31 + seed) ^ (i >> 12)) as u8).collect()
@@ -45,7 +46,7 @@ mod tests {
 
     #[test]
     fn large_files_are_whole_on_a_disk_and_on_a_tmpfs() {
-        let sizes = crate::image::early_file::sizes::OF_INTEREST;
+        let sizes = [WORTH - 1, WORTH, STEP - 1, STEP, STEP + WORTH + 7];
         let items = sizes.iter().enumerate().map(|(i, &size)| Item::file(format!("f{i}"), noise(size, i)));
         let stream = Tape::of(items);
         for home in [std::env::temp_dir(), "/dev/shm".into()] {

@@ -29,61 +29,43 @@ fn faults() -> Vec<(Fault, usize)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_fault_in_the_middle_of_a_layer_is_overcome() {
-    let (registry, pulling) = tokio::join!(Registry::start_with_password(), Pulling::start());
-    let files = files();
-    let image = image(&files);
-    let pushed = registry.push(&image, "team/app", "v1").await;
-    let proxy = FaultProxy::start(&registry.host());
-    pulling.hosts(&pushed.host, &[&proxy.url()]);
-    let credentials = pulling.password(&pushed.host);
-    let layer = format!("/blobs/{}", image.layers[1].digest);
+    let near = Near::start(Registry::start_with_password(), files(), 1).await;
+    let proxy = &near.proxies[0];
+    let credentials = near.pulling.password(&near.pushed.host);
     for (fault, times) in faults() {
         let before = proxy.spoilt().len();
-        proxy.add(Rule::get(&layer, fault.clone()).after(MIDDLE).times(times));
-        let pulled = pulling.pull_as(&tag(&pushed), Some(credentials)).await;
-        let told = pulled.map_err(|error| stoker::rt::chain(&error));
-        assert!(told.is_ok(), "{fault:?}: {told:?}");
+        proxy.add(Rule::get(&near.layer(1), fault.clone()).after(MIDDLE).times(times));
+        near.comes(&format!("{fault:?}"), Some(credentials)).await;
         let met = proxy.spoilt().split_off(before);
         assert_eq!(met.len(), times, "{fault:?}: {met:#?}");
-        pulling.assert_holds(&image, &refs(&files)).await;
-        pulling.bench.is_empty_without(&tag(&pushed)).await;
+        near.pulling.bench.is_empty_without(&tag(&near.pushed)).await;
         proxy.clear();
     }
-    pulling.end().await;
+    near.pulling.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_had_come_of_a_range_is_not_fetched_again() {
-    let (registry, pulling) = tokio::join!(Registry::start(), Pulling::start());
-    let files = files();
-    let image = image(&files);
-    let pushed = registry.push(&image, "team/app", "v1").await;
-    let proxy = FaultProxy::start(&registry.host());
-    pulling.hosts(&pushed.host, &[&proxy.url()]);
+    let near = Near::start(Registry::start(), files(), 1).await;
+    let proxy = &near.proxies[0];
     proxy.add(Rule::get("/blobs/", Fault::HalfBody).after(3).times(20));
-    pulling.pull(&tag(&pushed)).await.unwrap();
-    pulling.assert_holds(&image, &refs(&files)).await;
+    near.comes("in halves", None).await;
     assert_eq!(proxy.spoilt().len(), 20);
     // The documents and the heads of answers come on top.
-    let (sent, all) = (proxy.body_bytes(), image.compressed_size());
+    let (sent, all) = (proxy.body_bytes(), near.image.compressed_size());
     assert!(sent < all + 20_000, "{sent} bytes travelled for {all}");
-    pulling.end().await;
+    near.pulling.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn documents_that_came_wrong_once_are_asked_for_again() {
-    let (registry, pulling) = tokio::join!(Registry::start(), Pulling::start());
-    let files = [("file", b"content".to_vec())];
-    let image = image(&files);
-    let pushed = registry.push(&image, "team/app", "v1").await;
-    let proxy = FaultProxy::start(&registry.host());
-    pulling.hosts(&pushed.host, &[&proxy.url()]);
+    let near = Near::start(Registry::start(), vec![("file", b"content".to_vec())], 1).await;
+    let (proxy, pushed) = (&near.proxies[0], &near.pushed);
     for document in [pushed.digest, pushed.manifest, pushed.config] {
         proxy.add(Rule::get(&document.to_string(), Fault::FlipByte(20)));
         proxy.add(Rule::get(&document.to_string(), Fault::HalfBody));
     }
-    let pulled = pulling.pull(&tag(&pushed)).await;
-    assert!(pulled.is_ok(), "{:?}", pulled.map_err(|error| stoker::rt::chain(&error)));
+    near.comes("with documents that came wrong", None).await;
     assert_eq!(proxy.spoilt().len(), 6, "{:#?}", proxy.seen());
-    pulling.end().await;
+    near.pulling.end().await;
 }

@@ -6,7 +6,6 @@ use super::*;
 use crate::node::bytes;
 use crate::parts::{Fault, FaultProxy, Rule};
 use forged::gzip;
-use liar::{Liar, Lies};
 
 const CORRUPT: ErrorKind = ErrorKind::Corrupt;
 
@@ -69,9 +68,7 @@ async fn a_layer_that_is_broken_is_refused() {
 /// An image at a registry that has other bytes for its layer.
 async fn instead(bed: &Bed, image: &Image, blob: &[u8]) -> Liar {
     let lies = Lies::default().image(image);
-    let liar = image.layers.iter().fold(lies, |lies, layer| lies.blob(layer.digest(), blob)).serve().await;
-    bed.pulling.hosts(&liar.host, &[&format!("http://{}", liar.host)]);
-    liar
+    bed.lying(image.layers.iter().fold(lies, |lies, layer| lies.blob(layer.digest(), blob))).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -84,8 +81,7 @@ async fn other_bytes_than_promised_are_refused() {
     let mut same = other.clone();
     same.resize(image.layers[0].blob.len(), 0);
     let liar = instead(&bed, &image, &same).await;
-    let pulled = bed.pulling.pull(&liar.tag()).await.map(drop);
-    bed.refused("a wrong digest", &liar.tag(), pulled, bad("the blob's digest is")).await;
+    bed.refuses_from(&liar, "a wrong digest", bad("the blob's digest is")).await;
 
     // The manifest says another size than the blob has.
     let size = image.layers[0].size;
@@ -97,8 +93,7 @@ async fn other_bytes_than_promised_are_refused() {
     ] {
         let layer = Forged { size: said, ..image.layers[0].clone() };
         let liar = instead(&bed, &Image::of([layer.clone()]), &layer.blob).await;
-        let pulled = bed.pulling.pull(&liar.tag()).await.map(drop);
-        bed.refused(name, &liar.tag(), pulled, refusal).await;
+        bed.refuses_from(&liar, name, refusal).await;
     }
     bed.pulling.end().await;
 }

@@ -5,7 +5,6 @@ use stoker::types::{Digest, ErrorKind};
 
 use super::*;
 use forged::{INDEX, MANIFEST, descriptor, layer};
-use liar::{Liar, Lies};
 
 fn invalid(words: &'static str) -> Refusal {
     Refusal(ErrorKind::Invalid, "BadManifest", words)
@@ -68,9 +67,7 @@ async fn lying(bed: &Bed, media_type: &'static str, document: &[u8], said: Optio
         .image(&good())
         .manifest("v1", media_type, document, said)
         .manifest(digest, media_type, document, said);
-    let liar = lies.serve().await;
-    bed.pulling.hosts(&liar.host, &[&format!("http://{}", liar.host)]);
-    liar
+    bed.lying(lies).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -94,14 +91,12 @@ async fn a_manifest_that_is_none_is_refused() {
         ("a negative size", image.manifest_of(vec![negative]).to_string().into_bytes(), "a size is negative"),
     ] {
         let liar = lying(&bed, MANIFEST, &document, Some(Digest::of(&document))).await;
-        let pulled = bed.pulling.pull(&liar.tag()).await.map(drop);
-        bed.refused(&format!("manifest {name}"), &liar.tag(), pulled, invalid(words)).await;
+        bed.refuses_from(&liar, &format!("manifest {name}"), invalid(words)).await;
     }
     let large = with(json!({"annotations": {"evil": "e".repeat(5 << 20)}}));
     let liar = lying(&bed, MANIFEST, &large, Some(Digest::of(&large))).await;
-    let pulled = bed.pulling.pull(&liar.tag()).await.map(drop);
     let refusal = Refusal(ErrorKind::Invalid, "Invalid", "are allowed");
-    bed.refused("a manifest of five MiB", &liar.tag(), pulled, refusal).await;
+    bed.refuses_from(&liar, "a manifest of five MiB", refusal).await;
     bed.pulling.end().await;
 }
 
@@ -118,19 +113,15 @@ async fn an_index_that_leads_to_itself_ends() {
     let size = index(&[own], 100).len() as u64;
     let document = index(&[own], size);
     let liar = lying(&bed, INDEX, &document, Some(own)).await;
-    let pulled = bed.pulling.pull(&liar.tag()).await.map(drop);
     let refusal = Refusal(ErrorKind::Corrupt, "PullFailed", "its bytes are not those of");
-    bed.refused("an index that says it's itself", &liar.tag(), pulled, refusal).await;
+    bed.refuses_from(&liar, "an index that says it's itself", refusal).await;
     // Without saying so, one step later.
-    let liar = Lies::default()
+    let lies = Lies::default()
         .manifest("v1", INDEX, &document, None)
         .manifest(Digest::of(&document), INDEX, &document, None)
-        .manifest(own, INDEX, &document, None)
-        .serve()
-        .await;
-    bed.pulling.hosts(&liar.host, &[&format!("http://{}", liar.host)]);
-    let pulled = bed.pulling.pull(&liar.tag()).await.map(drop);
-    bed.refused("an index that leads to itself", &liar.tag(), pulled, refusal).await;
+        .manifest(own, INDEX, &document, None);
+    let liar = bed.lying(lies).await;
+    bed.refuses_from(&liar, "an index that leads to itself", refusal).await;
     bed.pulling.end().await;
 }
 
@@ -152,8 +143,7 @@ async fn indexes_that_lead_on_and_on_are_left_to_containerd() {
     let digest = Digest::of(&document);
     let lies =
         lies.manifest("v1", INDEX, &document, Some(digest)).manifest(digest, INDEX, &document, Some(digest));
-    let liar = lies.serve().await;
-    bed.pulling.hosts(&liar.host, &[&format!("http://{}", liar.host)]);
+    let liar = bed.lying(lies).await;
     let pulled = bed.pulling.pull(&liar.tag()).await;
     match pulled {
         Ok(warm) => {

@@ -29,6 +29,29 @@ impl Version {
     /// Those that `make setup` brings.
     pub(crate) const ALL: [Self; 2] = [Self::V2_4, Self::V1_7];
 
+    const EVERY: [Self; 4] = [Self::V2_4, Self::V2_2, Self::V1_7, Self::V1_6];
+
+    /// The newer line, of the two that tests of both are for: `STOKER_TEST_NEWER` names another than 2.4.
+    pub(crate) fn newer() -> Self {
+        Self::named("STOKER_TEST_NEWER").unwrap_or(Self::V2_4)
+    }
+
+    /// The older one: `STOKER_TEST_OLDER` names another than 1.7.
+    pub(crate) fn older() -> Self {
+        Self::named("STOKER_TEST_OLDER").unwrap_or(Self::V1_7)
+    }
+
+    /// Whether CRI shows a pin that somebody else has set: 1.6.20 never does.
+    pub(crate) fn shows_pins(self) -> bool {
+        self != Self::V1_6
+    }
+
+    fn named(variable: &str) -> Option<Self> {
+        let line = std::env::var(variable).ok()?;
+        let found = Self::EVERY.into_iter().find(|version| version.number().starts_with(&format!("{line}.")));
+        Some(found.unwrap_or_else(|| panic!("{variable}={line}: there are 2.4, 2.2, 1.7 and 1.6")))
+    }
+
     /// The number that it reports.
     pub(crate) fn number(self) -> &'static str {
         match self {

@@ -84,9 +84,11 @@ pub(super) fn devices() -> Vec<Case> {
         above("the largest device", char(4095, 1_048_575)),
         above("a device of 2^33", char(1 << 33, 1))
             .but_on(Version::V1_7, Differs::WeRefuse("1.7 cuts the number and makes another device"))
+            .but_on(Version::V2_2, Differs::WeRefuse("2.2 cuts the number and makes another device"))
             .but_on(Version::V1_6, Differs::WeRefuse("1.6 cuts the number and makes another device")),
         above("a negative device", char(-1, 1))
             .but_on(Version::V1_7, Differs::WeRefuse("1.7 cuts the number and makes another device"))
+            .but_on(Version::V2_2, Differs::WeRefuse("2.2 cuts the number and makes another device"))
             .but_on(Version::V1_6, Differs::WeRefuse("1.6 cuts the number and makes another device")),
         above("a major number of 4096", char(4096, 1))
             .but(Differs::WeRefuse("Linux cuts it to 0 and makes another device")),
