@@ -5,48 +5,47 @@ fn plugin(kind: &str, id: &str, exports: &[(&str, &str)]) -> Plugin {
     Plugin { r#type: kind.to_owned(), id: id.to_owned(), exports, ..Plugin::default() }
 }
 
+fn settings(discards_layers: bool, dirs: &[&str]) -> ImageSettings {
+    let dirs = dirs.iter().map(PathBuf::from).collect();
+    ImageSettings { discards_layers, registries: RegistrySetup::HostsDirs(dirs) }
+}
+
 #[test]
-fn containerd_2_tells_of_images_by_its_plugin() {
-    let told = |exports: &[(&str, &str)]| images_of(&[plugin("io.containerd.cri.v1", "images", exports)]);
-    assert_eq!(
-        told(&[("DiscardUnpackedLayers", "true"), ("RegistryConfigPath", "/a:/b")]),
-        Some(ImageSettings {
-            discards_layers: true,
-            hosts_dirs: vec!["/a".into(), "/b".into()],
-            legacy_registries: false,
-            registries_unknown: false,
-        })
-    );
-    // With an empty path there are registries of the old kind; without any, nobody knows.
-    let legacy = ImageSettings { legacy_registries: true, ..ImageSettings::default() };
+fn containerd_2_4_tells_of_images_by_its_plugin() {
+    let told = |exports: &[(&str, &str)]| images_of(&plugin("io.containerd.cri.v1", "images", exports));
+    let both = told(&[("DiscardUnpackedLayers", "true"), ("RegistryConfigPath", "/a:/b")]);
+    assert_eq!(both, Some(settings(true, &["/a", "/b"])));
+    // With an empty path there are registries of the old kind; without any, it doesn't tell.
+    let legacy = ImageSettings { discards_layers: false, registries: RegistrySetup::Legacy };
     assert_eq!(told(&[("DiscardUnpackedLayers", "false"), ("RegistryConfigPath", "")]), Some(legacy));
-    let unknown = ImageSettings { registries_unknown: true, ..ImageSettings::default() };
-    assert_eq!(told(&[]), Some(unknown));
-    assert_eq!(images_of(&[plugin("io.containerd.cri.v1", "runtime", &[])]), None);
+    assert_eq!(told(&[]), None);
+}
+
+#[test]
+fn containerd_2_0_tells_nothing_and_its_files_may() {
+    let unknown = images_of_files(&Err(ConfigFileError::NotSeen { pid: 7 }), Some((2, 2)));
+    let RegistrySetup::Unknown(reason) = unknown.registries else { panic!("{unknown:?}") };
+    assert!(reason.contains("process 7") && !unknown.discards_layers, "{reason}");
+    let none = images_of_files(&Ok(ConfigFiles::default()), Some((2, 1)));
+    assert_eq!(none, settings(false, &[]));
 }
 
 #[test]
 fn containerd_1_tells_of_images_by_its_configuration() {
     let told = |text: &str| settings_of_cri(&HashMap::from([("config".to_owned(), text.to_owned())]));
-    let settings = told(
+    let all = told(
         r#"{"containerd":{"snapshotter":"overlayfs","discardUnpackedLayers":true},
             "registry":{"configPath":"/etc/certs.d","mirrors":null,"configs":{},"auths":null}}"#,
     );
-    let expected = ImageSettings {
-        discards_layers: true,
-        hosts_dirs: vec!["/etc/certs.d".into()],
-        legacy_registries: false,
-        registries_unknown: false,
-    };
-    assert_eq!(settings.unwrap(), expected);
+    assert_eq!(all.unwrap(), settings(true, &["/etc/certs.d"]));
     for old in ["mirrors", "configs", "auths"] {
         let text = format!(r#"{{"registry":{{"configPath":"","{old}":{{"quay.io":{{"password":"x"}}}}}}}}"#);
-        assert!(told(&text).unwrap().legacy_registries, "{old}");
+        assert_eq!(told(&text).unwrap().registries, RegistrySetup::Legacy, "{old}");
     }
     for nothing in ["{}", r#"{"containerd":{},"registry":{}}"#] {
-        assert_eq!(told(nothing).unwrap(), ImageSettings::default());
+        assert_eq!(told(nothing).unwrap(), settings(false, &[]));
     }
-    assert_eq!(settings_of_cri(&HashMap::new()).unwrap(), ImageSettings::default());
+    assert_eq!(settings_of_cri(&HashMap::new()).unwrap(), settings(false, &[]));
     assert!(told("[").is_err() && told(r#"{"registry":{"configPath":7}}"#).is_err());
 }
 

@@ -7,6 +7,7 @@
 
 mod blobs;
 mod client;
+mod config_file;
 mod content;
 mod content_write;
 mod cri;
@@ -27,7 +28,7 @@ pub use blobs::{BlobInfo, BlobReader};
 pub use client::Containerd;
 pub use content_write::BlobWriter;
 pub use cri::CriImage;
-pub use daemon::{Daemon, Verifiers};
+pub use daemon::{Daemon, RegistrySetup, Verifiers};
 pub use error::ContainerdError;
 pub use events::Changes;
 pub use leases::Lease;

@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,8 @@ pub struct Puller {
     metrics: Arc<Metrics>,
     /// Every image is left to containerd.
     only_containerd: bool,
+    /// Where the host's `/` is.
+    host_root: PathBuf,
 }
 
 /// An image that is warm now.
@@ -56,11 +59,11 @@ impl Puller {
         let credentials = Credentials::new(
             settings.sources.credentials_dir.clone(),
             settings.providers.clone(),
-            Some(host_root),
+            Some(host_root.clone()),
         );
         let only_containerd = settings.only_containerd;
         let direct = Direct::new(containerd.clone(), engine, Arc::clone(&metrics), settings)?;
-        Ok(Self { containerd, images, credentials, direct, metrics, only_containerd })
+        Ok(Self { containerd, images, credentials, direct, metrics, only_containerd, host_root })
     }
 
     /// Returns once the image is warm: pulled, unpacked, on the disk, pinned if it's to be, and shown so by the image
@@ -96,7 +99,7 @@ impl Puller {
         stop: &CancellationToken,
     ) -> Result<WarmImage, ImageError> {
         let reference = &goods.reference;
-        let daemon = self.containerd.daemon().await?;
+        let daemon = self.containerd.daemon(&self.host_root).await?;
         let snapshotter = &daemon.snapshotter;
         let before = self.look(&snapshotter.name, reference).await?.filter(Seen::is_unpacked);
         let (seen, unable) = match before {

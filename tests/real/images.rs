@@ -106,7 +106,8 @@ impl Bench {
         let secrets = Scratch::new("secrets");
         let credentials_dir = Some(secrets.path().to_path_buf());
         let sources = SourceConfig { credentials_dir, ..SourceConfig::default() };
-        let settings = PullSettings { sources, gc_threshold: 100, ..PullSettings::default() };
+        let host_root = containerd.host_root();
+        let settings = PullSettings { sources, host_root, gc_threshold: 100, ..PullSettings::default() };
         let engine = Engine::new(Limits::default());
         let metrics = Arc::default();
         let puller = Puller::new(client.clone(), handle.clone(), engine, metrics, settings).unwrap();

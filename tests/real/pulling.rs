@@ -44,7 +44,8 @@ impl Pulling {
             stall: Duration::from_secs(1),
             ..SourceConfig::default()
         };
-        let settings = PullSettings { sources, gc_threshold: 100, ..PullSettings::default() };
+        let host_root = bench.containerd.host_root();
+        let settings = PullSettings { sources, host_root, gc_threshold: 100, ..PullSettings::default() };
         let engine = Engine::new(Limits { range: RANGE, ..Limits::default() });
         let puller = Puller::new(bench.client.clone(), handle, engine, Arc::default(), settings).unwrap();
         Self { bench, puller, secrets, stop, task }

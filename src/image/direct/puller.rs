@@ -12,7 +12,7 @@ use super::layers::Pull;
 use super::plan::{ImagePlan, plan};
 use super::space::{self, Use};
 use super::{Phase, Phases, Unable};
-use crate::containerd::{Containerd, Daemon, Verifiers};
+use crate::containerd::{Containerd, Daemon, RegistrySetup, Verifiers};
 use crate::fetch::Engine;
 use crate::image::asked::Asked;
 use crate::image::commit::{CommitError, OVERLAYFS, Workplace, Workplaces, check_root, labels};
@@ -89,7 +89,7 @@ impl Direct {
         daemon: &Daemon,
         auths: Vec<RegistryAuth>,
     ) -> Result<Repository, Unable> {
-        let hosts = registry_hosts(&daemon.hosts_dirs, Some(&self.host_root), image.domain())
+        let hosts = registry_hosts(hosts_dirs(daemon)?, Some(&self.host_root), image.domain())
             .await
             .map_err(|cause| Unable::Hosts(crate::rt::chain(&cause)))?;
         Ok(self.registries.repository(image, hosts, auths))
@@ -103,12 +103,7 @@ impl Direct {
         if daemon.user_namespace {
             return Err(Unable::UserNamespace);
         }
-        if daemon.registries_unknown {
-            return Err(Unable::RegistriesUnknown);
-        }
-        if daemon.legacy_registries {
-            return Err(Unable::LegacyRegistries);
-        }
+        hosts_dirs(daemon)?;
         match &daemon.verifiers {
             Verifiers::None => {}
             Verifiers::Plugin(name) => return Err(Unable::Verifiers(name.clone())),
@@ -202,6 +197,14 @@ impl Direct {
     /// What a layer may unpack to: what the disk could hold, so that a bomb ends before it does.
     pub(super) fn content_limit(&self, root: &Path) -> u64 {
         Use::of(root).map_or(u64::MAX, |used| used.available)
+    }
+}
+
+fn hosts_dirs(daemon: &Daemon) -> Result<&[PathBuf], Unable> {
+    match &daemon.registries {
+        RegistrySetup::HostsDirs(dirs) => Ok(dirs),
+        RegistrySetup::Legacy => Err(Unable::LegacyRegistries),
+        RegistrySetup::Unknown(reason) => Err(Unable::RegistriesUnknown(reason.clone())),
     }
 }
 

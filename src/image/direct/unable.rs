@@ -13,8 +13,8 @@ pub enum Unable {
     UserNamespace,
     /// Its registries are set up in its own configuration and not in hosts.toml files, so we can't tell them.
     LegacyRegistries,
-    /// It tells nobody where its registries are set up.
-    RegistriesUnknown,
+    /// Neither it nor its configuration file tells where its registries are set up.
+    RegistriesUnknown(String),
     /// A hosts.toml that we can't read, or can't make sense of. containerd may go on without it.
     Hosts(String),
     /// Our process can't write where containerd keeps its snapshots.
@@ -46,7 +46,7 @@ impl Unable {
             Self::Verifiers(_) => "ImageVerifiers",
             Self::UserNamespace => "UserNamespace",
             Self::LegacyRegistries => "LegacyRegistries",
-            Self::RegistriesUnknown => "RegistriesUnknown",
+            Self::RegistriesUnknown(_) => "RegistriesUnknown",
             Self::Hosts(_) => "HostsUnreadable",
             Self::NoAccess(_) => "NoSnapshotAccess",
             Self::Unusual(_) => "UnusualImage",
@@ -66,9 +66,10 @@ impl fmt::Display for Unable {
                 "its configuration names registries by `mirrors` and `configs`; move them to hosts.toml files \
                  (config_path), which are read from outside too",
             ),
-            Self::RegistriesUnknown => {
-                f.write_str("it doesn't tell where its registries are set up, as 1.7 and 2.4 do; update it to 2.4")
-            }
+            Self::RegistriesUnknown(problem) => write!(
+                f,
+                "it doesn't tell where its registries are set up, and its configuration file doesn't either ({problem})"
+            ),
             Self::Hosts(problem) => write!(f, "which hosts serve it can't be told ({problem}); correct the file"),
             Self::NoAccess(problem) => write!(
                 f,
@@ -93,7 +94,7 @@ mod tests {
             Unable::Verifiers(text()),
             Unable::UserNamespace,
             Unable::LegacyRegistries,
-            Unable::RegistriesUnknown,
+            Unable::RegistriesUnknown(text()),
             Unable::Hosts(text()),
             Unable::NoAccess(text()),
             Unable::Unusual(text()),

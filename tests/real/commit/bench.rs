@@ -40,7 +40,7 @@ impl Bench {
     pub(crate) async fn start_with(version: Version, options: Options) -> Self {
         let containerd = Containerd::start_with(version, options).await;
         let client = Client::new(&containerd.address());
-        let daemon = client.daemon().await.expect("the daemon tells");
+        let daemon = client.daemon(&containerd.host_root()).await.expect("the daemon tells");
         let (snapshotter, keeps) = (daemon.snapshotter, !daemon.discards_layers);
         let maker = Maker { client, snapshotter, workplaces: Workplaces::default(), keeps };
         Self { containerd, maker }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 
-use stoker::containerd::{Snapshotter, Verifiers};
+use stoker::containerd::{RegistrySetup, Snapshotter, Verifiers};
 use stoker::image::CommitError;
 use stoker::types::{Descriptor, Digest, ErrorKind};
 
@@ -25,13 +25,15 @@ mod scenario {
     pub(super) async fn the_daemon_tells_what_it_is_set_to(version: Version) {
         for discard in [false, true] {
             let bench = Bench::start_with(version, Options { discard_unpacked_layers: discard }).await;
-            let daemon = bench.client.daemon().await.unwrap();
+            let host_root = bench.containerd.host_root();
+            let daemon = bench.client.daemon(&host_root).await.unwrap();
             assert_eq!(daemon.discards_layers, discard);
-            assert_eq!(daemon.hosts_dirs, [bench.containerd.directory().join("certs.d")]);
-            assert!(!daemon.legacy_registries && !daemon.user_namespace, "{daemon:?}");
+            let hosts = bench.containerd.directory().join("certs.d");
+            assert_eq!(daemon.registries, RegistrySetup::HostsDirs(vec![hosts.clone()]));
+            assert!(!daemon.user_namespace);
             assert_eq!(daemon.snapshotter.name, "overlayfs");
             assert_eq!(Some(&*daemon.snapshotter.root), bench.containerd.snapshots().parent());
-            let directory = Verifiers::Directory("/opt/containerd/image-verifier/bin".into());
+            let directory = Verifiers::Directory(bench.containerd.directory().join("verifiers"));
             let (line, verifiers) = match version {
                 Version::V2_4 => ((2, 4), directory),
                 Version::V2_2 => ((2, 2), directory),
@@ -39,6 +41,17 @@ mod scenario {
                 Version::V1_6 => ((1, 6), Verifiers::None),
             };
             assert_eq!((daemon.version.line(), daemon.verifiers), (Some(line), verifiers));
+
+            // What is written into its file later it hasn't read; only 2.2 has to be asked that way.
+            let file = std::fs::OpenOptions::new().append(true).open(bench.containerd.config());
+            file.unwrap().write_all(b"# changed\n").unwrap();
+            let registries = bench.client.daemon(&host_root).await.unwrap().registries;
+            match (version, registries) {
+                (Version::V2_2, RegistrySetup::Unknown(reason)) => {
+                    assert!(reason.contains("changed since containerd was started"), "{reason}");
+                }
+                (_, registries) => assert_eq!(registries, RegistrySetup::HostsDirs(vec![hosts])),
+            }
         }
     }
 
@@ -110,7 +123,13 @@ mod scenario {
 
     pub(super) async fn a_blob_is_written_by_its_file(version: Version) {
         let bench = Bench::start(version).await;
-        let root = bench.client.daemon().await.unwrap().content_root.expect("containerd tells it");
+        let root = bench
+            .client
+            .daemon(&bench.containerd.host_root())
+            .await
+            .unwrap()
+            .content_root
+            .expect("containerd tells it");
         let workplace = bench.open(&small(&["a"]).build()).await;
         let bytes: Vec<u8> = (0..3_000_000_u32).map(|number| number.to_le_bytes()[0]).collect();
         let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);

@@ -129,6 +129,16 @@ impl Containerd {
         self.scratch.path()
     }
 
+    /// The `/` of the host that it runs on: its own, with its own processes.
+    pub(crate) fn host_root(&self) -> PathBuf {
+        self.namespaces.root()
+    }
+
+    /// Its configuration file.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.scratch.join("config.toml")
+    }
+
     /// The directory with all its content and snapshots.
     pub(crate) fn root(&self) -> PathBuf {
         self.scratch.join("root")
@@ -218,7 +228,7 @@ impl Containerd {
         let mut command = self.namespaces.enter(&part(&self.version.part(), "containerd"));
         command
             .arg("--config")
-            .arg(self.scratch.join("config.toml"))
+            .arg(self.config())
             // The shim is looked up beside the daemon, runc on the PATH.
             .env("PATH", format!("{}:{path}:/usr/sbin:/sbin", part_dir.display()))
             .envs(self.env.iter().copied());

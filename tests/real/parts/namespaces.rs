@@ -1,6 +1,6 @@
 //! A mount and a process namespace, held by their first process: when that goes, all that runs inside goes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::process::Pid;
@@ -30,6 +30,11 @@ impl Namespaces {
         holder.wait_ready("the namespaces", START, held).await;
         let inside = holder.child().expect("the holder has one child");
         Self { inside, _holder: holder }
+    }
+
+    /// What is `/` inside, as seen from here.
+    pub(crate) fn root(&self) -> PathBuf {
+        format!("/proc/{}/root", self.inside.as_raw_nonzero()).into()
     }
 
     /// A command that runs `program` inside.
