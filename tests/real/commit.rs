@@ -61,7 +61,7 @@ mod scenario {
     pub(super) async fn an_image_is_as_containerd_itself_pulls_it(version: Version) {
         let registry = Registry::start().await;
         for (discard, kind) in [(false, Kind::Oci), (true, Kind::Docker)] {
-            let options = Options { discard_unpacked_layers: discard };
+            let options = Options { discard_unpacked_layers: discard, ..Options::default() };
             let bench = Bench::start_with(version, options).await;
             let native = Containerd::start_with(version, options).await;
             let built = rich().kind(kind).with_index().build();
@@ -130,7 +130,8 @@ mod scenario {
     }
 
     pub(super) async fn an_image_of_128_layers_runs(version: Version) {
-        let bench = Bench::start_with(version, Options { discard_unpacked_layers: true }).await;
+        let bench =
+            Bench::start_with(version, Options { discard_unpacked_layers: true, ..Options::default() }).await;
         let layer = |number: u32| Layer::new().file(&format!("dir/file-{number}"), number.to_string(), 0o644);
         let program = Layer::new().dir("dir", 0o700).program("/usr/bin/sleep");
         let image = (1..128).map(layer).fold(ImageBuilder::new().layer(program), ImageBuilder::layer);

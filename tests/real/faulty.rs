@@ -22,16 +22,16 @@ const SEEDS: [u64; 6] = [1, 2, 3, 4, 5, 6];
 const LAYERS: [&str; 5] = ["zero", "one", "two", "three", "four"];
 
 /// Their content doesn't compress, so each layer has many ranges.
-fn files() -> Vec<(&'static str, Vec<u8>)> {
+pub(crate) fn files() -> Vec<(&'static str, Vec<u8>)> {
     LAYERS.iter().zip(0..).map(|(name, seed)| (*name, bytes(seed, 900_000))).collect()
 }
 
-fn image(files: &[(&'static str, Vec<u8>)]) -> BuiltImage {
+pub(crate) fn image(files: &[(&'static str, Vec<u8>)]) -> BuiltImage {
     let layer = |(name, bytes): &(&str, Vec<u8>)| Layer::new().file(name, bytes.clone(), 0o644);
     files.iter().map(layer).fold(ImageBuilder::new().with_index(), ImageBuilder::layer).build()
 }
 
-fn refs<'a>(files: &'a [(&'static str, Vec<u8>)]) -> Vec<(&'static str, &'a [u8])> {
+pub(crate) fn refs<'a>(files: &'a [(&'static str, Vec<u8>)]) -> Vec<(&'static str, &'a [u8])> {
     files.iter().map(|(name, bytes)| (*name, &bytes[..])).collect()
 }
 

@@ -292,7 +292,8 @@ mod scenario {
     }
 
     pub(super) async fn a_name_without_snapshot_and_layers_is_fetched_again(version: Version) {
-        let mut bench = Bench::start_with(version, Options { discard_unpacked_layers: true }).await;
+        let mut bench =
+            Bench::start_with(version, Options { discard_unpacked_layers: true, ..Options::default() }).await;
         let image = bench.publish("team/app", "v1", &["a", "b", "c"]).await;
         bench.want(&[&image.digest]);
         bench.ensure(&image.digest).await.unwrap();

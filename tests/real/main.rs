@@ -12,6 +12,7 @@ mod images;
 mod node;
 mod parts;
 mod pulling;
+mod pulls;
 mod registry;
 mod unpack;
 mod weights;

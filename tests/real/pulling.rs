@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::commit::bench::Bench;
 use super::node::files_below;
-use super::parts::{BuiltImage, Registry, Scratch, Version};
+use super::parts::{BuiltImage, Options, Registry, Scratch, Version};
 
 /// Ranges are this long at most, so that small layers have many of them.
 const RANGE: u64 = 64 << 10;
@@ -34,7 +34,15 @@ pub(crate) struct Pulling {
 impl Pulling {
     /// On a containerd of the newer line, with little patience for servers that say nothing.
     pub(crate) async fn start() -> Self {
-        let bench = Bench::start(Version::V2_4).await;
+        Self::start_on(Version::newer()).await
+    }
+
+    pub(crate) async fn start_on(version: Version) -> Self {
+        Self::start_with(version, Options::default()).await
+    }
+
+    pub(crate) async fn start_with(version: Version, options: Options) -> Self {
+        let bench = Bench::start_with(version, options).await;
         let stop = CancellationToken::new();
         let (_, wanted) = watch::channel(Default::default());
         let (handle, _, task) = stoker::image::spawn(bench.client.clone(), wanted, stop.clone());
@@ -84,6 +92,13 @@ impl Pulling {
         tokio::time::timeout(HANGS, pull).await.unwrap_or_else(|_| panic!("the pull of {image} hangs"))
     }
 
+    /// Pulls meanwhile, whatever becomes of this.
+    pub(crate) fn spawn(&self, image: &ImageRef) -> JoinHandle<Result<WarmImage, ImageError>> {
+        let (puller, stop) = (self.puller.clone(), self.stop.clone());
+        let goods = ImageGoods { reference: image.clone(), pin: true };
+        tokio::spawn(async move { puller.ensure(&goods, None, false, &Progress::default(), &stop).await })
+    }
+
     /// Holds what containerd has against what was built: every blob by its digest, every layer's files.
     pub(crate) async fn assert_holds(&self, image: &BuiltImage, files: &[(&str, &[u8])]) {
         // What the pull has let go of.
@@ -120,7 +135,7 @@ impl Pulling {
     pub(crate) async fn assert_empty(&self, what: &str) {
         let records = self.bench.containerd.ctr_ok(&["images", "ls", "-q"]).await;
         assert_eq!(records, "", "{what}: records");
-        self.bench.collect().await;
+        self.bench.collect_all().await;
         assert_eq!(
             (self.bench.snapshots().await, self.bench.blobs().await),
             Default::default(),

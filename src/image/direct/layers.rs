@@ -309,7 +309,7 @@ impl Pull<'_> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let root = rustix::fs::open(&scratch.dir, flags, Mode::empty())
             .map_err(|errno| CommitError::NoAccess { root: scratch.dir.clone(), cause: errno.into() })?;
-        let limits = Limits { bytes: self.direct.content_limit(self.root), ..Limits::default() };
+        let limits = Limits { room: self.direct.room(self.root), ..Limits::default() };
         let sink = match layer.parent {
             Some(_) => Unpacker::new(root, limits),
             None => Unpacker::lowest(root, limits),

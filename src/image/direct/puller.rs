@@ -139,11 +139,14 @@ impl Direct {
         let missing = pull.missing().await?;
         let packed = missing.packed();
         let used = Use::of(root).map_err(|cause| CommitError::NoAccess { root: root.clone(), cause })?;
-        space::admit(asked.reference, used, packed, keeps_blobs, self.threshold)?;
+        let admitted = space::admit(asked.reference, used, packed, keeps_blobs, self.threshold);
         progress.set_total(packed);
-        if let Err(error) = pull.bring(missing, &mut phases).await {
-            // What else came of an image that is no good is worth nothing to another try.
-            if is_bad(&error) {
+        let brought = match admitted {
+            Ok(()) => pull.bring(missing, &mut phases).await,
+            refused => refused,
+        };
+        if let Err(error) = brought {
+            if is_hopeless(&error) {
                 work.abandon().await;
             }
             return Err(error);
@@ -194,8 +197,8 @@ impl Direct {
         durable::sync(root).await
     }
 
-    /// What a layer may unpack to: what the disk could hold, so that a bomb ends before it does.
-    pub(super) fn content_limit(&self, root: &Path) -> u64 {
+    /// What the disk could hold, so that a bomb ends before it does.
+    pub(super) fn room(&self, root: &Path) -> u64 {
         Use::of(root).map_or(u64::MAX, |used| used.available)
     }
 }
@@ -208,10 +211,14 @@ fn hosts_dirs(daemon: &Daemon) -> Result<&[PathBuf], Unable> {
     }
 }
 
-/// Whether a layer of the image isn't what the image says, or can't be unpacked anywhere.
-fn is_bad(error: &ImageError) -> bool {
-    matches!(error, ImageError::Layer { .. })
-        && matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Invalid)
+/// Whether what has come by now is worth nothing to another try: a layer isn't what the image says, or can't be unpacked
+/// anywhere; or it only takes room where there is too little.
+fn is_hopeless(error: &ImageError) -> bool {
+    match error.kind() {
+        ErrorKind::NoSpace => true,
+        ErrorKind::Corrupt | ErrorKind::Invalid => matches!(error, ImageError::Layer { .. }),
+        _ => false,
+    }
 }
 
 /// Whether there is anything in the host's `dir`, links followed as the host does. One that can't be read isn't known to be

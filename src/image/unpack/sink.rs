@@ -41,13 +41,15 @@ pub(crate) struct Limits {
     pub(crate) entries: u64,
     /// Bytes of content, holes included.
     pub(crate) bytes: u64,
+    /// Bytes that the disk has room for, holes included: what is more isn't even begun.
+    pub(crate) room: u64,
     /// Components of one path.
     pub(crate) depth: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { entries: 10_000_000, bytes: 1 << 40, depth: 256 }
+        Self { entries: 10_000_000, bytes: 1 << 40, room: u64::MAX, depth: 256 }
     }
 }
 

@@ -162,13 +162,7 @@ impl Tree {
     }
 
     fn file(&mut self, dir: Arc<Dir>, name: &[u8], entry: &Entry) -> Result<(), Trouble> {
-        let room = self.limits.bytes - self.bytes;
-        if entry.size > room {
-            let problem =
-                format!("{} bytes of content, and {room} are left of {}", entry.size, self.limits.bytes);
-            return Err(Trouble::OverLimit(problem));
-        }
-        self.bytes += entry.size;
+        self.admit(entry.size)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = self.make(&dir, name, || fs::openat(&*dir, name, flags, mode(entry)))?;
         self.file = Some((dir, Content::new(file, entry)));
@@ -209,6 +203,22 @@ impl Tree {
         let number = if kind == FileType::Fifo { 0 } else { fs::makedev(major, minor) };
         self.make(dir, name, || fs::mknodat(&**dir, name, kind, mode(entry), number))?;
         Ok(dress(dir, name, entry, &mut self.defaults, true)?)
+    }
+
+    fn admit(&mut self, size: u64) -> Result<(), Trouble> {
+        let left_of = |limit: u64| {
+            let left = limit.saturating_sub(self.bytes);
+            format!("{size} bytes of content, and {left} are left of {limit}")
+        };
+        let sum = self.bytes.saturating_add(size);
+        if sum > self.limits.bytes {
+            return Err(Trouble::OverLimit(left_of(self.limits.bytes)));
+        }
+        if sum > self.limits.room {
+            return Err(std::io::Error::new(ErrorKind::StorageFull, left_of(self.limits.room)).into());
+        }
+        self.bytes = sum;
+        Ok(())
     }
 
     /// The entry's name, cleaned; `None` where it is the root, which a layer can't describe.

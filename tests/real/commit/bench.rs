@@ -15,7 +15,7 @@ use stoker::containerd::{Containerd as Client, Snapshotter};
 use stoker::image::{CommitError, CommitLayer, Scratch as LayerScratch, Workplace, Workplaces, labels};
 use stoker::types::{Descriptor, Digest, ImageRef};
 
-use crate::parts::{BuiltImage, Containerd, Kind, Layer, Options, Version};
+use crate::parts::{BuiltImage, Containerd, Kind, Layer, Options, Version, until};
 
 pub(crate) struct Bench {
     pub(crate) containerd: Containerd,
@@ -188,23 +188,36 @@ impl Bench {
     pub(crate) async fn blobs(&self) -> BTreeSet<String> {
         let listed = self.containerd.ctr_ok(&["content", "ls", "-q"]).await;
         let listed: BTreeSet<String> = listed.lines().map(str::to_owned).collect();
-        let dir = self.containerd.root().join("io.containerd.content.v1.content");
-        let files = std::fs::read_dir(dir.join("blobs/sha256")).into_iter().flatten().flatten();
+        let dir = self.content().join("blobs/sha256");
+        let files = std::fs::read_dir(dir).into_iter().flatten().flatten();
         let files: BTreeSet<String> =
             files.map(|file| format!("sha256:{}", file.file_name().to_string_lossy())).collect();
         assert_eq!(listed, files);
-        assert_eq!(
-            std::fs::read_dir(dir.join("ingest")).into_iter().flatten().count(),
-            0,
-            "half-written blobs"
-        );
+        assert_eq!(self.half_written(), 0, "half-written blobs");
         listed
+    }
+
+    fn half_written(&self) -> usize {
+        std::fs::read_dir(self.content().join("ingest")).into_iter().flatten().count()
+    }
+
+    fn content(&self) -> PathBuf {
+        self.containerd.root().join("io.containerd.content.v1.content")
+    }
+
+    /// Collects until no blob is half-written: a writer that was dropped just now may hold on to one a little longer.
+    pub(crate) async fn collect_all(&self) {
+        let none = async || {
+            self.collect().await;
+            (self.half_written() == 0).then_some(())
+        };
+        until("no half-written blob", Duration::from_secs(30), none).await;
     }
 
     /// What is left once the image has gone and garbage was collected.
     pub(crate) async fn is_empty_without(&self, reference: &ImageRef) {
         self.client.remove_image(reference).await.expect("it is removed");
-        self.collect().await;
+        self.collect_all().await;
         assert_eq!((self.snapshots().await, self.blobs().await), Default::default());
         assert_eq!(self.containerd.ctr_ok(&["leases", "ls", "-q"]).await, "");
     }

@@ -24,7 +24,11 @@ mod scenario {
 
     pub(super) async fn the_daemon_tells_what_it_is_set_to(version: Version) {
         for discard in [false, true] {
-            let bench = Bench::start_with(version, Options { discard_unpacked_layers: discard }).await;
+            let bench = Bench::start_with(
+                version,
+                Options { discard_unpacked_layers: discard, ..Options::default() },
+            )
+            .await;
             let host_root = bench.containerd.host_root();
             let daemon = bench.client.daemon(&host_root).await.unwrap();
             assert_eq!(daemon.discards_layers, discard);

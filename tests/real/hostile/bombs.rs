@@ -67,6 +67,7 @@ async fn a_layer_that_inflates_to_more_than_the_disk_has_ends_at_its_header() {
     let items = [Item::file("zeros", &zeros), Item::file("more", "").size(room.cast_signed())];
     let layer = Forged::packed(&Tape::of(items));
     assert!(layer.size < 1 << 20, "{} bytes", layer.size);
-    bed.refuses("a bomb", &Image::of([layer]), over("bytes of content")).await;
+    let refusal = Refusal(ErrorKind::NoSpace, "NoSpace", "bytes of content");
+    bed.refuses("a bomb", &Image::of([layer]), refusal).await;
     bed.pulling.end().await;
 }

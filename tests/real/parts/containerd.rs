@@ -72,6 +72,8 @@ impl Version {
 pub(crate) struct Options {
     /// `discard_unpacked_layers`: layer blobs leave the content store once they are unpacked.
     pub(crate) discard_unpacked_layers: bool,
+    /// Its root is a disk of its own with so much room.
+    pub(crate) root_mib: Option<u32>,
 }
 
 /// A containerd with its own root, state, socket and configuration; overlayfs; CRI on, NRI off, no CNI.
@@ -109,6 +111,9 @@ impl Containerd {
         let scratch = Scratch::new("containerd");
         for dir in ["root", "state", "certs.d", "cni/bin", "cni/net", "verifiers"] {
             scratch.dir(dir);
+        }
+        if let Some(mib) = options.root_mib {
+            small_disk(&scratch.join("root"), mib);
         }
         scratch.file("config.toml", config(scratch.path(), version, options) + more);
         // Shims keep their sockets below /run/containerd whatever the state directory is.
@@ -255,6 +260,13 @@ pub(super) async fn cri_answers(address: &Path) -> bool {
         let conditions = answer.into_inner().status.map(|status| status.conditions).unwrap_or_default();
         conditions.iter().any(|condition| condition.r#type == "RuntimeReady" && condition.status)
     })
+}
+
+/// Mounts a disk of its own there; the scratch directory takes it down with it.
+fn small_disk(place: &Path, mib: u32) {
+    let size = std::ffi::CString::new(format!("size={mib}m")).expect("no zeros");
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("tmpfs", place, "tmpfs", flags, Some(&*size)).expect("a tmpfs can be mounted");
 }
 
 fn config(dir: &Path, version: Version, options: Options) -> String {

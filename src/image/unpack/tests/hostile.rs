@@ -11,6 +11,7 @@ use super::super::trouble::Trouble;
 use super::super::{Limits, UnpackError, Unpacker};
 use super::bed::Bed;
 use super::tape::{Item, Magic, Tape};
+use crate::types::ErrorKind;
 
 fn limited(limits: Limits, stream: &[u8]) -> Result<u64, UnpackError> {
     let bed = Bed::new();
@@ -118,7 +119,7 @@ fn a_whiteout_names_only_what_is_in_its_directory() {
 
 #[test]
 fn bombs_are_over_a_limit_before_they_fill_anything() {
-    let limits = Limits { entries: 100, bytes: 1000, depth: 10 };
+    let limits = Limits { entries: 100, bytes: 1000, depth: 10, ..Limits::default() };
     let many = |count| Tape::of((0..count).map(|i| Item::file(format!("f{i}"), "")));
     assert!(limited(limits, &many(100)).is_ok());
     assert!(over(limited(limits, &many(101))));
@@ -146,6 +147,15 @@ fn bombs_are_over_a_limit_before_they_fill_anything() {
     assert!(over(limited(limits, &sparse("9223372036854775807"))));
     assert!(limited(limits, &sparse("9223372036854775808")).is_err());
     assert_eq!(limited(limits, &sparse("1000")).unwrap(), 1000);
+}
+
+#[test]
+fn what_the_disk_has_no_room_for_is_not_the_layers_fault() {
+    let limits = Limits { room: 1000, ..Limits::default() };
+    let files = |second: &str| Tape::of([Item::file("f", vec![1; 999]), Item::file("g", second)]);
+    assert_eq!(limited(limits, &files("1")).unwrap(), 1000);
+    let error = limited(limits, &files("12")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
 }
 
 #[test]
@@ -260,7 +270,7 @@ proptest! {
             }
         }
         let bed = Bed::new();
-        let limits = Limits { entries: 1000, bytes: 1 << 20, depth: 20 };
+        let limits = Limits { entries: 1000, bytes: 1 << 20, depth: 20, ..Limits::default() };
         let mut sink = Unpacker::new(bed.open(), limits).unwrap();
         bed.feed_with(&mut sink, &stream, piece).ok();
         prop_assert!(std::fs::metadata(bed.root()).unwrap().is_dir());

@@ -1,0 +1,91 @@
+//! Images that are made unusually, as containerd itself has them.
+
+use std::time::Duration;
+
+use stoker::containerd::Containerd as Client;
+use stoker::types::ImageRef;
+
+use super::on_each_version;
+use crate::commit::bench::collect;
+use crate::parts::{BuiltImage, Containerd, ImageBuilder, Kind, Layer, Registry, Version, until};
+use crate::pulling::Pulling;
+
+const SOON: Duration = Duration::from_secs(30);
+
+on_each_version! {
+    an_image_is_as_containerd_has_it_whatever_its_layers
+}
+
+fn file(name: &str) -> Layer {
+    Layer::new().file(&format!("dir/{name}"), name, 0o644)
+}
+
+/// With and without layers, one of them several times, and as many as an overlay takes.
+fn images() -> Vec<(&'static str, BuiltImage)> {
+    let program = || Layer::new().program("/usr/bin/sleep");
+    let of = |layers: Vec<Layer>| layers.into_iter().fold(ImageBuilder::new(), ImageBuilder::layer);
+    let many = (1..127).map(|number| file(&number.to_string()));
+    let run = |image: ImageBuilder| image.entrypoint(&["/usr/bin/sleep", "1000"]);
+    vec![
+        ("one-layer", run(of(vec![program()])).kind(Kind::Docker).build()),
+        ("an-empty-layer", run(of(vec![program(), Layer::new(), file("a")])).build()),
+        ("a-layer-twice", run(of(vec![file("a"), program(), file("a"), file("a")])).with_index().build()),
+        ("many-layers", run(of(std::iter::once(program()).chain(many).collect())).build()),
+    ]
+}
+
+mod scenario {
+    use super::*;
+
+    pub(super) async fn an_image_is_as_containerd_has_it_whatever_its_layers(version: Version) {
+        let (pulling, registry, native) =
+            tokio::join!(Pulling::start_on(version), Registry::start(), Containerd::start(version));
+        pulling.hosts(&registry.host(), &[&registry.url()]);
+        native.trust(&registry.host(), &registry.url());
+        let peer = Client::new(&native.address());
+        for (name, image) in images() {
+            let tag: ImageRef = registry.push(&image, name, "v1").await.by_tag().parse().unwrap();
+            peer.pull_image(&tag, None).await.unwrap();
+            let warm = pulling
+                .pull(&tag)
+                .await
+                .unwrap_or_else(|error| panic!("{name}: {}", stoker::rt::chain(&error)));
+            assert_eq!(warm.unable, None, "{name}");
+            let (ours, theirs) = (
+                pulling.bench.client.image_status(&tag).await.unwrap(),
+                peer.image_status(&tag).await.unwrap(),
+            );
+            let unpinned = |mut status: stoker::containerd::CriImage| {
+                status.pinned = false;
+                status
+            };
+            assert_eq!(ours.map(unpinned), theirs.map(unpinned), "{name}");
+            pulling.bench.collect().await;
+            collect(&peer).await;
+            for ask in [&["content", "ls", "-q"][..], &["snapshots", "ls"]] {
+                let words = |text: String| {
+                    let mut words: Vec<_> = text
+                        .lines()
+                        .filter_map(|line| Some(line.split_whitespace().next()?.to_owned()))
+                        .collect();
+                    words.sort();
+                    words
+                };
+                let (ours, theirs) = (pulling.bench.containerd.ctr_ok(ask).await, native.ctr_ok(ask).await);
+                assert_eq!(words(ours), words(theirs), "{name}: {ask:?}");
+            }
+            pulling.bench.containerd.run(&tag.to_string(), name).await;
+            let running = async || {
+                let tasks = pulling.bench.containerd.ctr_ok(&["tasks", "ls"]).await;
+                tasks.lines().any(|line| line.contains(name) && line.contains("RUNNING")).then_some(())
+            };
+            until("the container", SOON, running).await;
+            pulling.bench.containerd.ctr_ok(&["tasks", "rm", "--force", name]).await;
+            pulling.bench.containerd.ctr_ok(&["containers", "rm", name]).await;
+            peer.remove_image(&tag).await.unwrap();
+            collect(&peer).await;
+            pulling.bench.is_empty_without(&tag).await;
+        }
+        pulling.end().await;
+    }
+}
