@@ -128,6 +128,14 @@ impl Containerd {
         }))
     }
 
+    /// Throws away what we have written of `blob` and not committed. Nothing is no error.
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub async fn throw_away(&self, blob: Digest) -> Result<(), ContainerdError> {
+        self.abort_ingest(&reference(blob)).await
+    }
+
     /// A half-written blob with wrong bytes would fail every later try, too.
     async fn throw_away_if_spoiled(
         &self,

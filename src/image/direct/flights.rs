@@ -8,6 +8,8 @@ use crate::types::Digest;
 /// What is being made just now, by which pull: a layer that two images share is fetched once, and an image that is on
 /// the list twice is pulled once.
 ///
+/// Chains and blobs have one of these each: a layer that isn't packed has the same digest as both.
+///
 /// Nobody waits in a circle: who holds a chain never waits for a longer one before committing it, so the lowest chain
 /// that is waited for is always under way.
 #[derive(Debug, Clone, Default)]

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use tokio::sync::mpsc;
 
+use super::flights::Flight;
+
 use crate::containerd::BlobWriter;
 use crate::fetch::Piece;
 use crate::image::ImageError;
@@ -31,6 +33,7 @@ pub(super) struct Keeping {
     writer: BlobWriter,
     file: Option<EarlyFile>,
     by_file: Option<ByFile>,
+    flight: Flight,
 }
 
 /// A blob whose bytes are all there; it has yet to get its name.
@@ -39,6 +42,8 @@ pub(super) struct Kept {
     writer: BlobWriter,
     by_file: Option<ByFile>,
     labels: BTreeMap<String, String>,
+    /// Until it has its name, nobody else is to bring it.
+    _flight: Flight,
 }
 
 impl Keeping {
@@ -48,6 +53,7 @@ impl Keeping {
         blob: &Descriptor,
         content_root: Option<&Path>,
         by_file: &ByFile,
+        flight: Flight,
     ) -> Result<Option<Self>, ImageError> {
         let Some(mut writer) = work.write_blob(blob).await? else { return Ok(None) };
         let file = match content_root {
@@ -60,7 +66,7 @@ impl Keeping {
         let by_file = file.is_some().then(|| by_file.clone());
         // An earlier try may have left some; none of it was checked.
         writer.rewind();
-        Ok(Some(Self { writer, file: file.map(EarlyFile::new), by_file }))
+        Ok(Some(Self { writer, file: file.map(EarlyFile::new), by_file, flight }))
     }
 
     /// Where the bytes are to be written. Without one, they go by [`Self::pass`].
@@ -89,7 +95,7 @@ impl Keeping {
 
     /// All bytes are there.
     pub(super) fn done(self, labels: BTreeMap<String, String>) -> Kept {
-        Kept { writer: self.writer, by_file: self.by_file, labels }
+        Kept { writer: self.writer, by_file: self.by_file, labels, _flight: self.flight }
     }
 }
 

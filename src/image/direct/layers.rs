@@ -26,6 +26,7 @@ use crate::image::layer::{LayerDone, LayerError, LayerJob, process};
 use crate::image::unpack::{Limits, Unpacker};
 use crate::rt::chain;
 use crate::source::RangeSource;
+use crate::types::Descriptor;
 
 /// What one pull works with.
 pub(super) struct Pull<'a> {
@@ -88,6 +89,14 @@ impl Made<'_> {
         phases.add(Phase::Inflate, times.inflate, done.inflated);
         phases.add(Phase::Unpack, times.diff_hash + times.unpack, done.unpacked.bytes);
     }
+}
+
+/// Where a blob is.
+enum Blob {
+    /// In containerd.
+    Here,
+    /// At the registry; where it's to be kept, we are the ones who bring it.
+    Away(Option<Flight>),
 }
 
 /// A layer that was filled, and its blob, which containerd wants too.
@@ -241,21 +250,23 @@ impl Pull<'_> {
         scratch: &Scratch,
     ) -> Result<Filled, ImageError> {
         let blob = &layer.descriptor;
-        let is_here = self.work.has_blob(blob).await?;
-        let (source, mut keeping): (Arc<dyn RangeSource>, _) = if is_here {
-            (Arc::new(LocalBlob::new(self.direct.containerd.clone(), blob.digest)), None)
-        } else {
-            let by_file = &self.direct.by_file;
-            let keeping = match self.keeps_blobs {
-                true => Keeping::begin(self.work, blob, self.content_root, by_file).await?,
-                false => None,
-            };
-            let repository = self.request.repository;
-            let source = match attempt.from {
-                Whence::AnyHost => repository.blob(blob),
-                Whence::RegistryItself => repository.blob_past_mirrors(blob),
-            };
-            (source, keeping)
+        let by_file = &self.direct.by_file;
+        let (source, mut keeping): (Arc<dyn RangeSource>, _) = match self.whence(blob).await? {
+            Blob::Here => (Arc::new(LocalBlob::new(self.direct.containerd.clone(), blob.digest)), None),
+            Blob::Away(flight) => {
+                let keeping = match flight {
+                    Some(flight) => {
+                        Keeping::begin(self.work, blob, self.content_root, by_file, flight).await?
+                    }
+                    None => None,
+                };
+                let repository = self.request.repository;
+                let source = match attempt.from {
+                    Whence::AnyHost => repository.blob(blob),
+                    Whence::RegistryItself => repository.blob_past_mirrors(blob),
+                };
+                (source, keeping)
+            }
         };
         let copy = keeping.as_mut().and_then(Keeping::take_file);
         let job = self.job(layer, scratch, copy)?;
@@ -297,6 +308,35 @@ impl Pull<'_> {
         };
         let kept = passed?.or(kept).map(|keeping| keeping.done(self.labels(layer)));
         Ok((done, kept))
+    }
+
+    /// Where the blob is to be had. Whoever else brings it just now, for a layer at another place, is waited for.
+    async fn whence(&self, blob: &Descriptor) -> Result<Blob, ImageError> {
+        loop {
+            if self.work.has_blob(blob).await? {
+                return Ok(Blob::Here);
+            }
+            if !self.keeps_blobs {
+                return Ok(Blob::Away(None));
+            }
+            match self.direct.blob_flights.claim(blob.digest) {
+                Claim::Theirs(landing) => landing.wait().await,
+                // It may have landed in between.
+                Claim::Mine(_) if self.work.has_blob(blob).await? => return Ok(Blob::Here),
+                Claim::Mine(flight) => return Ok(Blob::Away(Some(flight))),
+            }
+        }
+    }
+
+    /// Throws away what is half-written of the image's blobs, and nobody's.
+    pub(super) async fn throw_away(&self) {
+        for layer in self.plan.layers.iter().filter(|_| self.keeps_blobs) {
+            let blob = layer.descriptor.digest;
+            let Claim::Mine(_flight) = self.direct.blob_flights.claim(blob) else { continue };
+            if let Err(error) = self.direct.containerd.throw_away(blob).await {
+                tracing::debug!(%blob, error = chain(&error), "a half-written blob stays");
+            }
+        }
     }
 
     /// What the layer's threads are to do.

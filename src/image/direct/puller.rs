@@ -34,7 +34,10 @@ pub(in crate::image) struct Direct {
     pub(super) layers_at_once: usize,
     /// One for each layer that is under way, over all images.
     pub(super) slots: Arc<Semaphore>,
+    /// The layers' chains that are being made.
     pub(super) flights: Flights,
+    /// The blobs that are being written into containerd.
+    pub(super) blob_flights: Flights,
     pub(super) by_file: ByFile,
     pub(super) metrics: Arc<Metrics>,
     registries: Registries,
@@ -73,6 +76,7 @@ impl Direct {
             layers_at_once,
             slots: Arc::new(Semaphore::new(layers_at_once)),
             flights: Flights::default(),
+            blob_flights: Flights::default(),
             by_file: ByFile::default(),
             metrics,
             registries,
@@ -147,6 +151,8 @@ impl Direct {
         };
         if let Err(error) = brought {
             if is_hopeless(&error) {
+                // The collection does it too, but not in a content store that has never had a blob: its walk fails there.
+                pull.throw_away().await;
                 work.abandon().await;
             }
             return Err(error);
