@@ -15,7 +15,7 @@ use crate::cli::{
 };
 use crate::cluster::{Cluster, NodeSettings, NodeWatches};
 use crate::containerd::Containerd;
-use crate::image::Puller;
+use crate::image::{GcThreshold, Puller};
 use crate::list::NodeFacts;
 use crate::node::{Applied, EntryReport, EntryState, Reason, Report};
 use crate::rt::{Liveness, Metrics, Shutdown};
@@ -241,6 +241,7 @@ fn settings(args: &AgentArgs, node_name: &str) -> Settings {
     settings.no_gpu = args.gate.no_gpu;
     settings.once = args.once;
     settings.max_wait = args.node.max_wait;
+    settings.gc_threshold = GcThreshold(args.node.image_gc_high_threshold);
     settings.verified_only = args.node.verified_only;
     settings
 }
@@ -267,7 +268,7 @@ fn rooms(
     let sources = source::Sources::new(config.clone())?;
     // One for both goods: they share the memory and the connections.
     let engine = fetch::Engine::new(args.sources.limits()).counting_in(Arc::clone(metrics));
-    let threshold = args.node.image_gc_high_threshold;
+    let threshold = GcThreshold(args.node.image_gc_high_threshold);
     let settings = args.images.settings(config, args.gate.host_root.clone(), threshold);
     Ok(Rooms {
         puller: Puller::new(containerd, images, engine.clone(), Arc::clone(metrics), settings)?,

@@ -11,6 +11,7 @@ mod learn;
 mod left_alone;
 mod memory;
 mod plan;
+mod pressure;
 mod ready;
 mod removals;
 mod slots;

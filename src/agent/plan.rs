@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::choice::{Choice, choice};
 use super::left_alone::left_alone;
+use super::pressure::Pressure;
 use super::ready::{gate_is_open, max_wait_left};
 use super::removals::{Leaving, Saying, Wanted, removals};
 use super::slots::Slots;
@@ -144,6 +145,11 @@ impl Planner<'_> {
             }
             if let Some(at) = entry.expires_at {
                 self.wake.at_wall(at);
+            }
+            if let Some(reason) = Pressure::reason(&entry.id, self.world) {
+                let report = self.report(entry, EntryState::Pending, Some(reason));
+                placed.push(Placed { report, ended: true });
+                continue;
             }
             self.wanted.add(self.world, entry);
             applying += 1;

@@ -11,7 +11,7 @@ use super::standing::is_stale;
 use super::step::Step;
 use super::world::{Now, World};
 use crate::image::to_unpin;
-use crate::list::{Entry, Goods, List};
+use crate::list::{Entry, Goods, List, Listed};
 use crate::node::{Applied, GoodsKind, goods_label};
 use crate::types::{Digest, EntryId, Revision};
 
@@ -86,10 +86,12 @@ pub(super) fn removals(
     let mut leaving = Leaving::default();
     let Some(applied) = &world.applied else { return leaving };
     let has_been_taken = applied.labels_version >= saying.version;
-    if !world.settled() || list.paused || list.removals_held || is_stale(list, now) {
+    if !world.settled() {
         return leaving;
     }
-    for id in world.weights.iter().flat_map(|weights| weights.keys()) {
+    // Then nothing leaves but what the disk has no room for.
+    let is_held = list.paused || list.removals_held || is_stale(list, now);
+    for id in world.weights.iter().filter(|_| !is_held).flat_map(|weights| weights.keys()) {
         let in_use =
             wanted.weights.contains(id) || world.jobs.contains_key(id) || world.removing.contains(id);
         if in_use {
@@ -117,9 +119,14 @@ pub(super) fn removals(
         let is_labelled = |target: &Digest| labelled.contains(Revision::of_image(*target).short().as_str());
         let targets = images.our_pins.iter().map(|pin| pin.target);
         let may_be_labelled = |target: &Digest| !has_been_taken || is_labelled(target);
-        let kept = wanted.pinned.iter().copied().chain(targets.filter(may_be_labelled)).collect();
+        let mut wanted = wanted.pinned.clone();
+        if is_held {
+            let gave_way = targets_that_gave_way(world, list);
+            wanted.extend(targets.clone().filter(|target| !gave_way.contains(target)));
+        }
+        let kept = wanted.iter().copied().chain(targets.filter(may_be_labelled)).collect();
         let pins = to_unpin(&images.our_pins, &kept);
-        leaving.waiting |= pins.len() < to_unpin(&images.our_pins, &wanted.pinned).len();
+        leaving.waiting |= pins.len() < to_unpin(&images.our_pins, &wanted).len();
         match world.stuck_pins.as_ref().map(|stuck| stuck.retry_at).filter(|at| *at > now.monotonic) {
             _ if pins.is_empty() => {}
             Some(at) => leaving.retry_at_or_before(at),
@@ -127,6 +134,15 @@ pub(super) fn removals(
         }
     }
     leaving
+}
+
+fn targets_that_gave_way(world: &World, list: &List) -> BTreeSet<Digest> {
+    let mut gave_way = Wanted::default();
+    let entries = list.entries.iter().filter_map(Listed::entry);
+    entries
+        .filter(|entry| world.pressure.gave_way.contains(&entry.id))
+        .for_each(|entry| gave_way.add(world, entry));
+    gave_way.pinned
 }
 
 /// The values of labels that the node may still carry and should not.

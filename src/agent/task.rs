@@ -13,6 +13,7 @@ use super::boot::BootState;
 use super::jobs::{Jobs, Rooms};
 use super::memory::Memory;
 use super::plan::{Plan, plan};
+use super::pressure;
 use super::ready::{gate_is_open, ready_by};
 use super::step::{Outcome, Step};
 use super::vanishing;
@@ -211,6 +212,7 @@ impl Agent {
             self.jobs.start(Step::Rescan);
         }
         vanishing::take_notice(&mut self.world, now.monotonic, fastrand::f64());
+        pressure::take_notice(&mut self.world, now);
         let mut planned = plan(&self.world, &self.memory.kept().boot_id, now);
         if self.world.ready_by.is_none() {
             self.world.ready_by = ready_by(&self.world, &planned.report, now);
@@ -239,7 +241,8 @@ impl Agent {
         }
         // A read or a write that is under way ends by an event of its own, however late.
         let rescan_at = self.scanning.is_none().then_some(self.rescan_at);
-        let moments = [wake_at, rescan_at, held_until, self.memory.retry_at(now.monotonic)];
+        let retry_at = self.memory.retry_at(now.monotonic);
+        let moments = [wake_at, rescan_at, held_until, retry_at, self.world.pressure.wake_at()];
         let next = moments.into_iter().flatten().fold(now.monotonic + HEARTBEAT, Instant::min);
         next.max(now.monotonic + SHORTEST_SLEEP)
     }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::pressure::Pressure;
 use super::vanishing::Vanishing;
-use crate::image::Images;
+use crate::image::{GcThreshold, Images};
 use crate::list::{Entry, Goods, List, Listed, NodeFacts};
 use crate::node::{Applied, ReadyBy, Reason};
 use crate::rt::{Attempts, uptime};
@@ -52,6 +53,8 @@ pub struct Settings {
     pub recheck: Duration,
     /// How long after a failure that time doesn't mend it is tried all the same.
     pub hopeless_retry: Duration,
+    /// From where on the kubelet removes images.
+    pub gc_threshold: GcThreshold,
     /// How long after the gate's opening `stoker.dev/ready` no longer waits for required entries; `None` is for ever.
     pub max_wait: Option<Duration>,
 }
@@ -70,6 +73,7 @@ impl Settings {
             weights_jobs: 3,
             recheck: Duration::from_secs(600),
             hopeless_retry: Duration::from_secs(900),
+            gc_threshold: GcThreshold::DEFAULT,
             max_wait: None,
         }
     }
@@ -111,6 +115,8 @@ pub struct World {
     pub failures: BTreeMap<EntryId, Failure>,
     /// Images that were warm in this run: whether they go again soon after they came.
     pub vanishing: BTreeMap<EntryId, Vanishing>,
+    /// Images that give way on a disk that is nearly full.
+    pub pressure: Pressure,
     /// Names that could not be removed.
     pub stuck: BTreeMap<EntryId, Stuck>,
     /// Pins that could not be taken off.
@@ -232,6 +238,7 @@ impl World {
             jobs: BTreeMap::new(),
             failures: BTreeMap::new(),
             vanishing: BTreeMap::new(),
+            pressure: Pressure::default(),
             stuck: BTreeMap::new(),
             stuck_pins: None,
             left_to_containerd: BTreeMap::new(),

@@ -11,7 +11,7 @@ use super::client::DEFAULT_SOCKET;
 use crate::agent::{GateMode, NoGpu};
 use crate::cluster::ConfigMapRef;
 use crate::fetch::Limits;
-use crate::image::{ProviderPaths, PullSettings};
+use crate::image::{GcThreshold, ProviderPaths, PullSettings};
 use crate::list::is_label_key;
 use crate::rt::LogFormat;
 use crate::source::SourceConfig;
@@ -127,7 +127,12 @@ pub enum ImagePull {
 impl ImageFlags {
     /// What the puller is told.
     #[must_use]
-    pub fn settings(&self, sources: SourceConfig, host_root: PathBuf, gc_threshold: u8) -> PullSettings {
+    pub fn settings(
+        &self,
+        sources: SourceConfig,
+        host_root: PathBuf,
+        gc_threshold: GcThreshold,
+    ) -> PullSettings {
         let config = self.image_credential_provider_config.clone();
         let providers = config.zip(self.image_credential_provider_bin_dir.clone());
         PullSettings {
@@ -276,8 +281,8 @@ pub struct NodeFlags {
     pub boot_id_path: PathBuf,
 
     // The kubelet's default of imageGCHighThresholdPercent, beyond which it begins to remove images.
-    /// Percent of the image file system that no pull may exceed; as the kubelet's imageGCHighThresholdPercent
-    #[arg(long, env = "STOKER_IMAGE_GC_HIGH_THRESHOLD", default_value_t = PullSettings::GC_THRESHOLD, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    /// Percent of the image file system from which the kubelet removes images (imageGCHighThresholdPercent)
+    #[arg(long, env = "STOKER_IMAGE_GC_HIGH_THRESHOLD", default_value_t = GcThreshold::DEFAULT.0, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
     pub image_gc_high_threshold: u8,
 
     // No default: a node that opens without its required images is what the taint is there to prevent.

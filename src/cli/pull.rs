@@ -61,7 +61,7 @@ pub(super) struct PullArgs {
 }
 
 /// Whoever asks for an image by hand wants it, whatever the kubelet will make of its disk.
-const NO_THRESHOLD: u8 = 100;
+const NO_THRESHOLD: image::GcThreshold = image::GcThreshold(100);
 
 /// One thing to fetch.
 enum Wanted {

@@ -15,6 +15,8 @@ pub struct Images {
     pub asked: BTreeSet<ImageRef>,
     /// What was found of each wanted image. One that was asked for and isn't here isn't in containerd.
     pub by_ref: BTreeMap<ImageRef, Presence>,
+    /// How full the disk that they are on is, in percent, as the kubelet counts it; `None` where that can't be told.
+    pub fullness: Option<u8>,
     /// All records that carry our mark, wanted or not, by name.
     pub our_pins: Vec<Pin>,
 }

@@ -11,6 +11,7 @@ mod direct;
 mod durable;
 mod early_file;
 mod error;
+mod fullness;
 mod images;
 mod layer;
 mod look;
@@ -28,6 +29,7 @@ pub use commit::{CommitError, CommitLayer, Scratch, Workplace, Workplaces, label
 pub use credentials::{ProviderError, ProviderPaths};
 pub use direct::{Phase, Phases, Unable};
 pub use error::ImageError;
+pub use fullness::GcThreshold;
 pub use images::{Images, Pin};
 pub use layer::LayerError;
 pub use manifest::ManifestError;

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use super::ProviderPaths;
+use super::{GcThreshold, ProviderPaths};
 use crate::source::SourceConfig;
 
 /// How images are pulled.
@@ -12,16 +12,10 @@ pub struct PullSettings {
     pub providers: Option<ProviderPaths>,
     /// Where the host's root file system is: hosts.toml and credential providers are read below it.
     pub host_root: PathBuf,
-    /// The percentage of the image file system in use from which on the kubelet removes images
-    /// (`imageGCHighThresholdPercent`): no pull is started that would bring it there.
-    pub gc_threshold: u8,
+    /// From where on the kubelet removes images: no pull is started that would bring the disk there.
+    pub gc_threshold: GcThreshold,
     /// Leave every image to containerd's own PullImage.
     pub only_containerd: bool,
-}
-
-impl PullSettings {
-    /// The kubelet's default.
-    pub const GC_THRESHOLD: u8 = 85;
 }
 
 impl Default for PullSettings {
@@ -30,7 +24,7 @@ impl Default for PullSettings {
             sources: SourceConfig::default(),
             providers: None,
             host_root: PathBuf::from("/"),
-            gc_threshold: Self::GC_THRESHOLD,
+            gc_threshold: GcThreshold::DEFAULT,
             only_containerd: false,
         }
     }

@@ -1,8 +1,10 @@
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::durable::Durable;
+use super::fullness::Use;
 use super::look::{Seen, look};
 use super::{ImageError, Images, Presence, pins};
 use crate::containerd::{Containerd, ContainerdError, ImageRecord};
@@ -12,7 +14,8 @@ use crate::types::ImageRef;
 /// How many images are looked up at once.
 const LOOKUPS: usize = 8;
 
-/// Asks containerd about every wanted image, and has the unpacked ones written to the disk.
+/// Asks containerd about every wanted image, and has the unpacked ones written to the disk. Gives the directory that has
+/// them, too.
 ///
 /// # Errors
 /// When containerd can't be asked. What is wrong with one image only is the problem in the answer.
@@ -20,7 +23,7 @@ pub(super) async fn sweep(
     containerd: &Containerd,
     durable: &Durable,
     wanted: &BTreeSet<ImageRef>,
-) -> Result<Images, ContainerdError> {
+) -> Result<(Images, PathBuf), ContainerdError> {
     let snapshotter = containerd.snapshotter().await?;
     let records = containerd.records().await?;
     let mut looked = look_at_all(containerd, &snapshotter.name, &records, wanted).await?;
@@ -45,13 +48,20 @@ pub(super) async fn sweep(
     let by_ref = seen.into_iter().zip(settled).map(|((reference, seen), unpacked)| {
         (reference, Presence::new(seen.target, seen.config, unpacked, &records))
     });
-    Ok(Images {
+    let images = Images {
         connected: true,
         asked: wanted.clone(),
         by_ref: by_ref.collect(),
         problem: (!problems.is_empty()).then(|| problems.join("; ")),
         our_pins: pins::ours(&records),
-    })
+        fullness: fullness(&snapshotter.root),
+    };
+    Ok((images, snapshotter.root))
+}
+
+/// How full the disk is that `root` is on.
+pub(super) fn fullness(root: &Path) -> Option<u8> {
+    Use::of(root).ok().map(Use::percent)
 }
 
 type Looked = Vec<(ImageRef, Result<Option<Seen>, ImageError>)>;

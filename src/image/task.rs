@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Images;
 use super::durable::Durable;
-use super::sweep::sweep;
+use super::sweep::{fullness, sweep};
 use crate::containerd::{Changes, Containerd, ContainerdError};
 use crate::rt::{self, Attempts, RetryPolicy};
 use crate::types::{ErrorKind, ImageRef};
@@ -22,6 +23,9 @@ const SPACING: Duration = Duration::from_millis(500);
 
 /// A sweep finds what no event told of: a configuration that went, an event that was lost.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// How often it's looked how full the disk is: as often as the kubelet does.
+const MEASURE_EVERY: Duration = Duration::from_secs(10);
 
 /// A subscription doesn't say when it has begun; what happened before it did is found by this second sweep.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -73,6 +77,7 @@ pub fn spawn(
         sweeps: Attempts::new(RetryPolicy::RECONNECT),
         due: Instant::now(),
         spaced: Instant::now(),
+        root: None,
     };
     let task = tokio::spawn(async move { stop.run_until_cancelled_owned(watcher.run()).await.unwrap_or(()) });
     (ImagesHandle { requests, durable }, published, task)
@@ -94,6 +99,8 @@ struct Watcher {
     due: Instant,
     /// Before this, no change makes a sweep.
     spaced: Instant,
+    /// The directory of the images, as of the last sweep.
+    root: Option<PathBuf>,
 }
 
 impl Watcher {
@@ -132,6 +139,10 @@ impl Watcher {
                     now + delay.unwrap_or(RetryPolicy::RECONNECT.longest)
                 }
             };
+            let found = found.map(|(images, root)| {
+                self.root = Some(root);
+                images
+            });
             self.publish(found);
             if let Some(change) = changed {
                 self.note(change);
@@ -154,6 +165,7 @@ impl Watcher {
             };
             tokio::select! {
                 () = tokio::time::sleep_until(self.due) => return,
+                () = tokio::time::sleep(MEASURE_EVERY) => self.measure(),
                 change = changes => self.note(change),
                 wanted = self.wanted.changed(), if !self.wanted_ended => match wanted {
                     Ok(()) => return,
@@ -165,6 +177,18 @@ impl Watcher {
                 }
             }
         }
+    }
+
+    /// Tells how full the disk is now.
+    fn measure(&self) {
+        let Some(full) = self.root.as_deref().and_then(fullness) else { return };
+        self.publish.send_if_modified(|published| {
+            let Some(last) = published.as_ref().filter(|last| last.fullness != Some(full)) else {
+                return false;
+            };
+            *published = Some(Arc::new(Images { fullness: Some(full), ..Images::clone(last) }));
+            true
+        });
     }
 
     /// Brings the next sweep forward, because something changed or the subscription ended.

@@ -5,5 +5,6 @@ mod gate;
 mod list;
 mod metrics;
 mod once;
+mod pressure;
 mod start;
 mod stop;

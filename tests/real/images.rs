@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use stoker::containerd::Containerd as Client;
 use stoker::fetch::{Engine, Limits};
-use stoker::image::{ImageError, Images, ImagesHandle, PullSettings, Puller, WarmImage};
+use stoker::image::{GcThreshold, ImageError, Images, ImagesHandle, PullSettings, Puller, WarmImage};
 use stoker::list::ImageGoods;
 use stoker::source::SourceConfig;
 use stoker::types::{Digest, ErrorKind, ImageRef, Progress, Revision};
@@ -107,7 +107,8 @@ impl Bench {
         let credentials_dir = Some(secrets.path().to_path_buf());
         let sources = SourceConfig { credentials_dir, ..SourceConfig::default() };
         let host_root = containerd.host_root();
-        let settings = PullSettings { sources, host_root, gc_threshold: 100, ..PullSettings::default() };
+        let settings =
+            PullSettings { sources, host_root, gc_threshold: GcThreshold(100), ..PullSettings::default() };
         let engine = Engine::new(Limits::default());
         let metrics = Arc::default();
         let puller = Puller::new(client.clone(), handle.clone(), engine, metrics, settings).unwrap();

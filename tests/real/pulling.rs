@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stoker::fetch::{Engine, Limits};
-use stoker::image::{ImageError, PullSettings, Puller, WarmImage};
+use stoker::image::{GcThreshold, ImageError, PullSettings, Puller, WarmImage};
 use stoker::list::ImageGoods;
 use stoker::source::SourceConfig;
 use stoker::types::{Digest, ImageRef, Progress};
@@ -53,7 +53,8 @@ impl Pulling {
             ..SourceConfig::default()
         };
         let host_root = bench.containerd.host_root();
-        let settings = PullSettings { sources, host_root, gc_threshold: 100, ..PullSettings::default() };
+        let settings =
+            PullSettings { sources, host_root, gc_threshold: GcThreshold(100), ..PullSettings::default() };
         let engine = Engine::new(Limits { range: RANGE, ..Limits::default() });
         let puller = Puller::new(bench.client.clone(), handle, engine, Arc::default(), settings).unwrap();
         Self { bench, puller, secrets, stop, task }

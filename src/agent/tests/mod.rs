@@ -19,6 +19,7 @@ use crate::weights::{Current, Named};
 
 mod leaving;
 mod once;
+mod pressure;
 mod races;
 mod ready;
 mod requested;
@@ -99,6 +100,7 @@ fn images<const N: usize>(present: [(&str, Presence); N]) -> Images {
         asked: by_ref.keys().cloned().collect(),
         by_ref,
         our_pins: Vec::new(),
+        fullness: None,
     }
 }
 
@@ -130,6 +132,10 @@ fn check(world: &World, of: &Entry, due_in: Duration) -> Check {
     let at = Instant::now();
     let content = world.list.as_ref().and_then(|list| list.content);
     Check { at, due: at + due_in, mend_at: at + due_in, content, entry: Arc::new(of.clone()) }
+}
+
+fn job(of: Entry) -> Job {
+    Job { entry: Arc::new(of), progress: Arc::new(Progress::default()), content: None, stopping: false }
 }
 
 fn now() -> Now {

@@ -14,10 +14,6 @@ fn labelled(key: &str, value: &str) -> Option<Arc<NodeFacts>> {
     Some(Arc::new(NodeFacts { name: "node-a".to_owned(), labels }))
 }
 
-fn job(of: Entry) -> Job {
-    Job { entry: Arc::new(of), progress: Arc::new(Progress::default()), content: None, stopping: false }
-}
-
 #[tokio::test]
 async fn until_the_nodes_labels_are_known_only_what_asks_for_them_waits() {
     let zone = selecting(weights("zone"), "zone", "b");

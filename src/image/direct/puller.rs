@@ -10,12 +10,13 @@ use super::flights::Flights;
 use super::keeping::ByFile;
 use super::layers::Pull;
 use super::plan::{ImagePlan, plan};
-use super::space::{self, Use};
+use super::space;
 use super::{Phase, Phases, Unable};
 use crate::containerd::{Containerd, Daemon, RegistrySetup, Verifiers};
 use crate::fetch::Engine;
 use crate::image::asked::Asked;
 use crate::image::commit::{CommitError, OVERLAYFS, Workplace, Workplaces, check_root, labels};
+use crate::image::fullness::{GcThreshold, Use};
 use crate::image::layer::Threads;
 use crate::image::{ImageError, PullSettings, durable};
 use crate::rt::{MetricKind, Metrics, host_path};
@@ -43,8 +44,7 @@ pub(in crate::image) struct Direct {
     registries: Registries,
     workplaces: Workplaces,
     host_root: PathBuf,
-    /// Percent of the image file system from which on the kubelet removes images.
-    threshold: u8,
+    threshold: GcThreshold,
 }
 
 /// One image that is to be pulled.
