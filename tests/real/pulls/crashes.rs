@@ -23,7 +23,7 @@ mod scenario {
     pub(super) async fn a_collection_takes_nothing_of_what_is_under_way(version: Version) {
         let (pulling, registry) = tokio::join!(Pulling::start_on(version), Registry::start());
         let proxy = FaultProxy::start(&registry.host());
-        pulling.hosts(&registry.host(), &[&proxy.url()]);
+        pulling.bench.containerd.trust(&registry.host(), &proxy.url());
         let files = files();
         let image = image(&files);
         let pushed = registry.push(&image, "team/app", "v1").await;
@@ -52,7 +52,7 @@ mod scenario {
     pub(super) async fn a_containerd_that_is_killed_is_pulled_into_again(version: Version) {
         let (mut pulling, registry) = tokio::join!(Pulling::start_on(version), Registry::start());
         let proxy = FaultProxy::start(&registry.host());
-        pulling.hosts(&registry.host(), &[&proxy.url()]);
+        pulling.bench.containerd.trust(&registry.host(), &proxy.url());
         let files = files();
         let image = image(&files);
         let tag: ImageRef = registry.push(&image, "team/app", "v1").await.by_tag().parse().unwrap();
@@ -78,7 +78,7 @@ mod scenario {
 
     pub(super) async fn blobs_that_are_there_are_not_fetched(version: Version) {
         let (pulling, registry) = tokio::join!(Pulling::start_on(version), Registry::start());
-        pulling.hosts(&registry.host(), &[&registry.url()]);
+        pulling.bench.containerd.trust(&registry.host(), &registry.url());
         let files = files();
         let image = image(&files);
         let tag: ImageRef = registry.push(&image, "team/app", "v1").await.by_tag().parse().unwrap();

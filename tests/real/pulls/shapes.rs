@@ -40,7 +40,7 @@ mod scenario {
     pub(super) async fn an_image_is_as_containerd_has_it_whatever_its_layers(version: Version) {
         let (pulling, registry, native) =
             tokio::join!(Pulling::start_on(version), Registry::start(), Containerd::start(version));
-        pulling.hosts(&registry.host(), &[&registry.url()]);
+        pulling.bench.containerd.trust(&registry.host(), &registry.url());
         native.trust(&registry.host(), &registry.url());
         let peer = Client::new(&native.address());
         for (name, image) in images() {

@@ -1,11 +1,15 @@
 //! Several pulls at the same moment.
 
+use std::time::Duration;
+
 use stoker::types::ImageRef;
 
 use super::{asked_again, on_each_version};
 use crate::faulty::{files, image, refs};
-use crate::parts::{FaultProxy, Registry, Version};
+use crate::parts::{FaultProxy, Registry, Version, until};
 use crate::pulling::Pulling;
+
+const SOON: Duration = Duration::from_secs(60);
 
 on_each_version! {
     layers_that_images_share_are_asked_for_once
@@ -17,7 +21,8 @@ on_each_version! {
 async fn bed(version: Version) -> (Pulling, Registry, FaultProxy) {
     let (pulling, registry) = tokio::join!(Pulling::start_on(version), Registry::start());
     let proxy = FaultProxy::start(&registry.host());
-    pulling.hosts(&registry.host(), &[&proxy.url()]);
+    // 1.6 can't read a hosts.toml without a host.
+    pulling.bench.containerd.trust(&registry.host(), &proxy.url());
     (pulling, registry, proxy)
 }
 
@@ -108,12 +113,8 @@ mod scenario {
         for round in 0..4 {
             // Now one of them is first, now the other, and how far it is differs.
             let begun = proxy.body_bytes() + image.compressed_size() * (round / 2) / 2;
-            let under_way = async || loop {
-                if proxy.body_bytes() >= begun {
-                    break;
-                }
-                tokio::task::yield_now().await;
-            };
+            let come = async || (proxy.body_bytes() >= begun).then_some(());
+            let under_way = async || until("some of it", SOON, come).await;
             let ours = async {
                 if round % 2 == 1 {
                     under_way().await;
