@@ -7,7 +7,7 @@ mod bombs;
 mod bytes;
 mod canary;
 mod documents;
-mod forged;
+pub(crate) mod forged;
 mod liar;
 mod paths;
 

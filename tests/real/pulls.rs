@@ -3,6 +3,7 @@
 
 mod agent;
 mod crashes;
+mod fallback;
 mod full;
 mod shapes;
 mod together;

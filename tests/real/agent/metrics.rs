@@ -1,6 +1,7 @@
 //! What the agent counts while it pulls images, and that the README names all of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt as _;
 
 use crate::node::{Node, SOON, bytes, list};
 use crate::parts::{
@@ -129,6 +130,28 @@ async fn a_pull_tells_where_its_time_and_bytes_went() {
         assert!(line.contains(&format!("{phase} ")), "{line}");
     }
     assert!(line.contains("fetched 1 layers, reused 1"), "{line}");
+}
+
+#[tokio::test]
+async fn an_image_that_is_left_to_containerd_says_why() {
+    let node = Node::start(Version::V2_4).await;
+    let port = FreePort::find();
+    let verifier = node.containerd.directory().join("verifiers/yes");
+    std::fs::write(&verifier, "#!/bin/sh\necho fine\n").unwrap();
+    std::fs::set_permissions(&verifier, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let app = node.push("team/app", "app").await;
+    let host_root = node.containerd.host_root();
+    let mut agent =
+        node.agent.env("STOKER_HTTP", port.address()).arg("--host-root").arg(host_root.as_os_str());
+    agent.write_list(&list(&[&format!("id: app, image: \"{}\"", app.by_tag())]));
+    agent.start().await;
+    let status = agent.wait_for("warmth", SOON, |status| status.all_warm() && status.done).await;
+    let reason = status.entry("app").unwrap().reason.clone().unwrap();
+    assert_eq!(reason.code, "ImageVerifiers");
+    assert!(reason.message.contains(verifier.parent().unwrap().to_str().unwrap()), "{reason:?}");
+    let scrape = Scrape::of(&port).await;
+    assert_eq!(scrape.count("stoker_images_left_to_containerd_total{reason=\"ImageVerifiers\"}"), 1);
+    assert_eq!(scrape.count("stoker_images_left_to_containerd_total{reason=\"UnusualImage\"}"), 0);
 }
 
 #[tokio::test]

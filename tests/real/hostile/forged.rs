@@ -10,54 +10,54 @@ use stoker::types::{Digest, ImageRef};
 
 use crate::parts::Registry;
 
-pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-pub(super) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 /// A layer, and what is said of it.
 #[derive(Debug, Clone)]
-pub(super) struct Forged {
-    pub(super) blob: Vec<u8>,
-    pub(super) size: u64,
-    pub(super) diff: Digest,
+pub(crate) struct Forged {
+    pub(crate) blob: Vec<u8>,
+    pub(crate) size: u64,
+    pub(crate) diff: Digest,
 }
 
 /// An image, and the documents that are put in place of the right ones.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Image {
-    pub(super) layers: Vec<Forged>,
-    pub(super) config: Option<Vec<u8>>,
-    pub(super) manifest: Option<Vec<u8>>,
+pub(crate) struct Image {
+    pub(crate) layers: Vec<Forged>,
+    pub(crate) config: Option<Vec<u8>>,
+    pub(crate) manifest: Option<Vec<u8>>,
 }
 
 impl Forged {
     /// A tar stream, honestly packed.
-    pub(super) fn packed(tar: &[u8]) -> Self {
+    pub(crate) fn packed(tar: &[u8]) -> Self {
         Self { diff: Digest::of(tar), ..Self::blob(gzip(tar)) }
     }
 
     /// These bytes for a layer.
-    pub(super) fn blob(blob: Vec<u8>) -> Self {
+    pub(crate) fn blob(blob: Vec<u8>) -> Self {
         Self { size: blob.len() as u64, diff: Digest::of(b"nobody knows"), blob }
     }
 
-    pub(super) fn digest(&self) -> Digest {
+    pub(crate) fn digest(&self) -> Digest {
         Digest::of(&self.blob)
     }
 }
 
 impl Image {
-    pub(super) fn of(layers: impl IntoIterator<Item = Forged>) -> Self {
+    pub(crate) fn of(layers: impl IntoIterator<Item = Forged>) -> Self {
         Self { layers: layers.into_iter().collect(), ..Self::default() }
     }
 
     /// One layer upon an innocent one, where whiteouts mean something.
-    pub(super) fn above(layer: Forged) -> Self {
+    pub(crate) fn above(layer: Forged) -> Self {
         Self::of([Forged::packed(&super::innocent()), layer])
     }
 
-    pub(super) fn config(&self) -> Vec<u8> {
+    pub(crate) fn config(&self) -> Vec<u8> {
         self.config.clone().unwrap_or_else(|| {
             let diffs: Vec<String> = self.layers.iter().map(|layer| layer.diff.to_string()).collect();
             let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
@@ -68,7 +68,7 @@ impl Image {
         })
     }
 
-    pub(super) fn manifest(&self) -> Vec<u8> {
+    pub(crate) fn manifest(&self) -> Vec<u8> {
         self.manifest.clone().unwrap_or_else(|| {
             let layer = |layer: &Forged| descriptor(GZIP, layer.digest(), layer.size);
             let layers = self.layers.iter().map(layer).collect();
@@ -77,14 +77,14 @@ impl Image {
     }
 
     /// Its manifest with other layers.
-    pub(super) fn manifest_of(&self, layers: Vec<Value>) -> Value {
+    pub(crate) fn manifest_of(&self, layers: Vec<Value>) -> Value {
         let config = self.config();
         let config = descriptor(CONFIG, Digest::of(&config), config.len() as u64);
         json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers})
     }
 
     /// Has the real registry serve it.
-    pub(super) async fn push(&self, registry: &Registry, repository: &str) -> ImageRef {
+    pub(crate) async fn push(&self, registry: &Registry, repository: &str) -> ImageRef {
         let config = self.config();
         let blobs = self.layers.iter().map(|layer| &layer.blob).chain([&config]);
         for blob in blobs {
@@ -96,15 +96,15 @@ impl Image {
     }
 }
 
-pub(super) fn descriptor(media_type: &str, digest: Digest, size: u64) -> Value {
+pub(crate) fn descriptor(media_type: &str, digest: Digest, size: u64) -> Value {
     json!({"mediaType": media_type, "digest": digest.to_string(), "size": size})
 }
 
-pub(super) fn layer(digest: Digest, size: u64) -> Value {
+pub(crate) fn layer(digest: Digest, size: u64) -> Value {
     descriptor(GZIP, digest, size)
 }
 
-pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
     packed.write_all(bytes).unwrap();
     packed.finish().unwrap()

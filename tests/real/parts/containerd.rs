@@ -74,6 +74,10 @@ pub(crate) struct Options {
     pub(crate) discard_unpacked_layers: bool,
     /// Its root is a disk of its own with so much room.
     pub(crate) root_mib: Option<u32>,
+    /// Another snapshotter than overlayfs.
+    pub(crate) snapshotter: Option<&'static str>,
+    /// The registry at this address is set up in its own configuration, the old way, and not by hosts.toml files.
+    pub(crate) mirrors: Option<&'static str>,
 }
 
 /// A containerd with its own root, state, socket and configuration; overlayfs; CRI on, NRI off, no CNI.
@@ -272,6 +276,20 @@ fn small_disk(place: &Path, mib: u32) {
 fn config(dir: &Path, version: Version, options: Options) -> String {
     let dir = dir.display();
     let discard = options.discard_unpacked_layers;
+    let snapshotter = options.snapshotter.unwrap_or("overlayfs");
+    // Its transfer service has a setting of its own.
+    let unpack = options.snapshotter.map(|snapshotter| {
+        format!(
+            "[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]
+  platform = \"linux\"
+  snapshotter = \"{snapshotter}\""
+        )
+    });
+    let unpack = unpack.unwrap_or_default();
+    let registry = match options.mirrors {
+        None => format!("config_path = \"{dir}/certs.d\""),
+        Some(host) => format!("mirrors = {{\"{host}\" = {{endpoint = [\"http://{host}\"]}}}}"),
+    };
     let common = format!(
         r#"root = "{dir}/root"
 state = "{dir}/state"
@@ -288,10 +306,10 @@ state = "{dir}/state"
             r#"version = 3
 {common}
 [plugins.'io.containerd.cri.v1.images']
-  snapshotter = "overlayfs"
+  snapshotter = "{snapshotter}"
   discard_unpacked_layers = {discard}
   [plugins.'io.containerd.cri.v1.images'.registry]
-    config_path = "{dir}/certs.d"
+    {registry}
 [plugins.'io.containerd.cri.v1.runtime']
   restrict_oom_score_adj = true
   [plugins.'io.containerd.cri.v1.runtime'.cni]
@@ -303,6 +321,7 @@ state = "{dir}/state"
   path = "{dir}/opt"
 [plugins.'io.containerd.image-verifier.v1.bindir']
   bin_dir = "{dir}/verifiers"
+{unpack}
 "#
         ),
         Version::V1_7 | Version::V1_6 => format!(
@@ -311,10 +330,10 @@ state = "{dir}/state"
 [plugins."io.containerd.grpc.v1.cri"]
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "overlayfs"
+    snapshotter = "{snapshotter}"
     discard_unpacked_layers = {discard}
   [plugins."io.containerd.grpc.v1.cri".registry]
-    config_path = "{dir}/certs.d"
+    {registry}
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{dir}/cni/bin"
     conf_dir = "{dir}/cni/net"
