@@ -6,6 +6,7 @@ mod broken_list;
 mod control_plane;
 mod driver_taint;
 mod gate;
+mod image_gc;
 mod image_removed;
 mod installed;
 mod list;

@@ -81,6 +81,8 @@ async fn a_the_list_brings_goods_and_labels_and_a_pod_that_prefers_them_starts_t
     }
     let status = installed.status("node-a").await.expect("an answer");
     assert!(status.all_warm() && status.ready && status.labels == labels, "{status:?}");
+    // Nothing of it was left to containerd.
+    assert!(status.entry("app").is_some_and(|entry| entry.reason.is_none()), "{status:?}");
 
     // Left to itself the scheduler takes the empty Node: it is the affinity that decides.
     let request = json!({"requests": {"cpu": "300m"}});
@@ -110,6 +112,14 @@ async fn a_the_list_brings_goods_and_labels_and_a_pod_that_prefers_them_starts_t
     assert!(events.iter().any(|event| event.contains("already present on machine")), "{events:?}");
     assert!(!events.iter().any(|event| event.contains("Pulling")), "{events:?}");
     assert_eq!(installed.bed.registry.pulls(), pulls, "nobody asked the registry");
+
+    // One that is always to be pulled asks what its tag points at, and for nothing that it has.
+    let mut always = pod("always", &app.by_tag(), "true", json!({"nodeName": "node-a"}));
+    always["spec"]["containers"][0]["imagePullPolicy"] = json!("Always");
+    installed.bed.control.apply(&always.to_string()).await;
+    succeeded(&installed.bed, "always").await;
+    let asked = installed.bed.registry.pulls().split_off(pulls.len());
+    assert!(!asked.is_empty() && asked.iter().all(|one| one.contains("/manifests/")), "{asked:?}");
 }
 
 /// Where the scheduler has put a pod.

@@ -24,6 +24,9 @@ use super::wait::START;
 pub(super) const SOCKET: &str = "/run/containerd/containerd.sock";
 const CONTAINERD: Version = Version::V2_4;
 
+/// In the machine's own directory.
+const KUBELET_CONFIG: &str = "kubelet.yaml";
+
 /// A node. Everything on it is at the paths that real nodes have it at, so that manifests run as they are shipped.
 #[derive(Debug)]
 pub(crate) struct BedNode {
@@ -54,7 +57,7 @@ impl BedNode {
         control.pki.issue(&user, &subject, Usage::Server, &names);
         let kubeconfig = control.write_user(&user);
         let config = kubelet_config(control, &machine, &user, &port, options);
-        machine.scratch().file("kubelet.yaml", config.to_string());
+        machine.scratch().file(KUBELET_CONFIG, config.to_string());
         machine.scratch().file("own/etc/containerd/config.toml", containerd_config(pause));
         install_network(&machine);
         let name = name.to_owned();
@@ -111,12 +114,24 @@ impl BedNode {
         self.kubelet = None;
         let mut command = self.machine.enter(&part(KUBERNETES, "kubelet"));
         command
-            .arg(flag("--config", &self.machine.scratch().join("kubelet.yaml")))
+            .arg(flag("--config", &self.machine.scratch().join(KUBELET_CONFIG)))
             .arg(flag("--kubeconfig", &self.kubeconfig))
             .arg(format!("--hostname-override={}", self.name))
             .env("PATH", path());
         let log = self.machine.scratch().join("kubelet.log");
         self.kubelet = Some(Process::start_wrapped(&format!("kubelet of {}", self.name), &command, &log));
+    }
+
+    /// Puts these fields into kubelet's configuration, for when it's started again.
+    pub(crate) fn reconfigure_kubelet(&self, fields: &Value) {
+        let text =
+            std::fs::read_to_string(self.machine.scratch().join(KUBELET_CONFIG)).expect("its configuration");
+        let mut config: Value = serde_json::from_str(&text).expect("JSON");
+        let (Some(all), Some(fields)) = (config.as_object_mut(), fields.as_object()) else {
+            panic!("{fields} isn't an object");
+        };
+        all.extend(fields.clone());
+        self.machine.scratch().file(KUBELET_CONFIG, config.to_string());
     }
 
     /// Kills kubelet with SIGKILL. Containers go on.
