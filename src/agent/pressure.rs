@@ -95,8 +95,7 @@ fn next(world: &World, gave_way: &BTreeSet<EntryId>, now: Now) -> Vec<EntryId> {
     let may = |entry: &&Arc<Entry>| {
         !entry.required && !gave_way.contains(&entry.id) && !world.jobs.contains_key(&entry.id)
     };
-    let candidates =
-        by_target.into_iter().filter(|(target, of)| pinned(target) && of.iter().all(|entry| may(&entry)));
+    let candidates = by_target.into_iter().filter(|(target, of)| pinned(target) && of.iter().all(may));
     // The one whose most urgent entry is the least urgent; of equals, the one that the list names last.
     let place = |entry: &Arc<Entry>| list.entries.iter().position(|listed| *listed.id() == entry.id);
     let most_urgent = |of: &[&Arc<Entry>]| {
