@@ -32,7 +32,8 @@ const CLIENTS: [(&str, &[&str]); 17] = [
     ("nvml_wrapper", &["gpu"]),
     ("isal", &["image"]),
     ("zstd", &["image"]),
-    ("toml", &["source"]),
+    // hosts.toml, and containerd's own configuration.
+    ("toml", &["source", "containerd"]),
     ("axum", &["api"]),
     ("tonic_health", &["api"]),
     ("kube", &["cluster"]),
