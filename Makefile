@@ -52,8 +52,8 @@ test: setup lint ## Everything, on real parts, as root; ends with cargo's own su
 .PHONY: test-matrix
 test-matrix: ## Images on every containerd there is: 2.4, 2.2, 1.7 and Debian 12's 1.6; as root
 	@tests/setup/bring-parts.sh --matrix
-	$(CARGO) test --locked --test real -- images:: commit:: unpack::
-	STOKER_TEST_NEWER=2.2 STOKER_TEST_OLDER=1.6 $(CARGO) test --locked --test real -- images:: commit:: unpack::
+	$(CARGO) test --locked --test real -- images:: commit:: unpack:: pulls:: critest::
+	STOKER_TEST_NEWER=2.2 STOKER_TEST_OLDER=1.6 $(CARGO) test --locked --test real -- images:: commit:: unpack:: pulls:: critest::
 
 .PHONY: demo
 demo: ## A registry, an S3 server and containerd on this machine; a real image and a real model; twice

@@ -7,6 +7,7 @@ use stoker::types::ImageRef;
 
 use super::on_each_version;
 use crate::commit::bench::collect;
+use crate::hostile::forged::Image;
 use crate::parts::{BuiltImage, Containerd, ImageBuilder, Kind, Layer, Registry, Version, until};
 use crate::pulling::Pulling;
 
@@ -14,6 +15,7 @@ const SOON: Duration = Duration::from_secs(30);
 
 on_each_version! {
     an_image_is_as_containerd_has_it_whatever_its_layers
+    an_image_without_layers_is_as_containerd_has_it
 }
 
 fn file(name: &str) -> Layer {
@@ -86,6 +88,24 @@ mod scenario {
             collect(&peer).await;
             pulling.bench.is_empty_without(&tag).await;
         }
+        pulling.end().await;
+    }
+
+    pub(super) async fn an_image_without_layers_is_as_containerd_has_it(version: Version) {
+        let (pulling, registry, native) =
+            tokio::join!(Pulling::start_on(version), Registry::start(), Containerd::start(version));
+        pulling.bench.containerd.trust(&registry.host(), &registry.url());
+        native.trust(&registry.host(), &registry.url());
+        let peer = Client::new(&native.address());
+        let tag = Image::of([]).push(&registry, "team/empty").await;
+        peer.pull_image(&tag, None).await.unwrap();
+        assert_eq!(pulling.pull(&tag).await.unwrap().unable, None);
+        let (ours, theirs) =
+            (pulling.bench.client.image_status(&tag).await.unwrap(), peer.image_status(&tag).await.unwrap());
+        assert_eq!(ours.map(|ours| ours.config), theirs.map(|theirs| theirs.config));
+        pulling.bench.collect().await;
+        assert_eq!((pulling.bench.snapshots().await.len(), pulling.bench.blobs().await.len()), (0, 2));
+        pulling.bench.is_empty_without(&tag).await;
         pulling.end().await;
     }
 }
