@@ -317,7 +317,7 @@ impl Planner<'_> {
 }
 
 /// Broken entries that never were valid come last; equals stay in the document's order.
-fn in_order_of_work(list: &List) -> Vec<&Listed> {
+pub(super) fn in_order_of_work(list: &List) -> Vec<&Listed> {
     let mut entries: Vec<&Listed> = list.entries.iter().collect();
     entries.sort_by(|a, b| match (a.entry(), b.entry()) {
         (Some(a), Some(b)) => by_urgency(a, b),

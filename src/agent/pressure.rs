@@ -11,8 +11,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::choice::{Choice, choice};
+use super::plan::in_order_of_work;
+use super::removals::targets;
 use super::world::{Now, World};
-use crate::list::{Entry, Goods, Listed, by_urgency};
+use crate::list::{Entry, Listed};
 use crate::node::Reason;
 use crate::types::{Digest, EntryId};
 
@@ -82,31 +84,19 @@ pub(super) fn take_notice(world: &mut World, now: Now) {
 /// The entries of the image that gives way next: all that stand for the same one.
 fn next(world: &World, gave_way: &BTreeSet<EntryId>, now: Now) -> Vec<EntryId> {
     let (Some(list), Some(images)) = (&world.list, &world.images) else { return Vec::new() };
-    let mut by_target: BTreeMap<Digest, Vec<&Arc<Entry>>> = BTreeMap::new();
-    for entry in list.entries.iter().filter_map(Listed::entry) {
-        let Goods::Image(goods) = &entry.goods else { continue };
-        let references = [Some(&goods.reference), world.last_warm.get(&entry.id)];
-        let there = references.into_iter().flatten().filter_map(|reference| images.by_ref.get(reference));
+    let mut by_target: BTreeMap<Digest, Vec<(usize, &Arc<Entry>)>> = BTreeMap::new();
+    for (place, entry) in in_order_of_work(list).into_iter().filter_map(Listed::entry).enumerate() {
         if !matches!(choice(world, entry, now), Choice::Skipped(_)) {
-            there.for_each(|presence| by_target.entry(presence.target).or_default().push(entry));
+            let targets = targets(world, entry).into_iter();
+            targets.for_each(|target| by_target.entry(target).or_default().push((place, entry)));
         }
     }
     let pinned = |target: &Digest| images.our_pins.iter().any(|pin| pin.target == *target);
-    let may = |entry: &&Arc<Entry>| {
+    let may = |(_, entry): &(usize, &Arc<Entry>)| {
         !entry.required && !gave_way.contains(&entry.id) && !world.jobs.contains_key(&entry.id)
     };
     let candidates = by_target.into_iter().filter(|(target, of)| pinned(target) && of.iter().all(may));
-    // The one whose most urgent entry is the least urgent; of equals, the one that the list names last.
-    let place = |entry: &Arc<Entry>| list.entries.iter().position(|listed| *listed.id() == entry.id);
-    let most_urgent = |of: &[&Arc<Entry>]| {
-        let mut of: Vec<_> = of.to_vec();
-        of.sort_by(|a, b| by_urgency(a, b).then_with(|| place(a).cmp(&place(b))));
-        of.first().map(|entry| Arc::clone(entry))
-    };
-    let urgency = |a: &[&Arc<Entry>], b: &[&Arc<Entry>]| match (most_urgent(a), most_urgent(b)) {
-        (Some(a), Some(b)) => by_urgency(&a, &b).then_with(|| place(&a).cmp(&place(&b))),
-        _ => std::cmp::Ordering::Equal,
-    };
-    let least = candidates.max_by(|(_, a), (_, b)| urgency(a, b));
-    least.into_iter().flat_map(|(_, of)| of).map(|entry| entry.id.clone()).collect()
+    // The one whose most urgent entry, which is its first, comes last.
+    let least = candidates.max_by_key(|(_, of)| of.first().map(|(place, _)| *place));
+    least.into_iter().flat_map(|(_, of)| of).map(|(_, entry)| entry.id.clone()).collect()
 }

@@ -38,17 +38,18 @@ impl Wanted {
             Goods::Weights(_) => {
                 self.weights.insert(entry.id.clone());
             }
-            Goods::Image(goods) if goods.pin => {
-                let references = [Some(&goods.reference), world.last_warm.get(&entry.id)];
-                let images = world.images.iter();
-                let targets = images.flat_map(|images| {
-                    references.into_iter().flatten().filter_map(|reference| images.by_ref.get(reference))
-                });
-                self.pinned.extend(targets.map(|presence| presence.target));
-            }
+            Goods::Image(goods) if goods.pin => self.pinned.extend(targets(world, entry)),
             Goods::Image(_) => {}
         }
     }
+}
+
+/// What containerd has for an entry: its image, and the one that was warm before.
+pub(super) fn targets(world: &World, entry: &Entry) -> BTreeSet<Digest> {
+    let (Goods::Image(goods), Some(images)) = (&entry.goods, &world.images) else { return BTreeSet::new() };
+    let references = [Some(&goods.reference), world.last_warm.get(&entry.id)];
+    let there = references.into_iter().flatten().filter_map(|reference| images.by_ref.get(reference));
+    there.map(|presence| presence.target).collect()
 }
 
 /// What leaves.
@@ -137,12 +138,9 @@ pub(super) fn removals(
 }
 
 fn targets_that_gave_way(world: &World, list: &List) -> BTreeSet<Digest> {
-    let mut gave_way = Wanted::default();
     let entries = list.entries.iter().filter_map(Listed::entry);
-    entries
-        .filter(|entry| world.pressure.gave_way.contains(&entry.id))
-        .for_each(|entry| gave_way.add(world, entry));
-    gave_way.pinned
+    let gave_way = entries.filter(|entry| world.pressure.gave_way.contains(&entry.id));
+    gave_way.flat_map(|entry| targets(world, entry)).collect()
 }
 
 /// The values of labels that the node may still carry and should not.

@@ -228,7 +228,10 @@ fn read_one(host_root: &Path, path: &Path, started: (i64, i64)) -> Result<Table,
         let file = File::open(host_path(Some(host_root), path)?)?;
         let found = file.metadata()?;
         let mut text = String::new();
-        file.take(LONGEST).read_to_string(&mut text)?;
+        file.take(LONGEST + 1).read_to_string(&mut text)?;
+        if text.len() as u64 > LONGEST {
+            return Err(io::Error::other("it's over 1 MiB"));
+        }
         io::Result::Ok((text, (found.ctime(), found.ctime_nsec())))
     };
     let (text, changed) =

@@ -142,6 +142,10 @@ fn what_containerd_has_not_read_is_not_believed() {
         host.start(&["containerd", "-c", "/a.toml"]);
         assert!(host.problem().contains(beyond_us));
     }
+    // Its beginning alone might say something else.
+    host.write("/a.toml", &format!("version = 3\n{}", "# long\n".repeat(1 << 18)));
+    host.start(&["containerd", "-c", "/a.toml"]);
+    assert!(host.problem().contains("over 1 MiB"));
     host.start(&["containerd", "-c", "/none.toml"]);
     assert!(host.problem().contains("/none.toml can't be read"));
     host.start(&["containerd"]);

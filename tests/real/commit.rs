@@ -12,24 +12,10 @@ use stoker::containerd::Containerd as Client;
 use stoker::types::ImageRef;
 
 use self::bench::{Bench, chains, collect, small};
+use super::on_each_version::on_each_version;
 use super::parts::{Containerd, ImageBuilder, Kind, Layer, Options, Registry, Version, until};
 
 const SOON: Duration = Duration::from_secs(30);
-
-/// The newer line of containerd and the older one: 2.4 and 1.7, and 2.2 and 1.6 in `make test-matrix`.
-macro_rules! on_each_version {
-    ($($name:ident)*) => {$(
-        mod $name {
-            use crate::parts::Version;
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn on_the_newer() { super::scenario::$name(Version::newer()).await }
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn on_the_older() { super::scenario::$name(Version::older()).await }
-        }
-    )*};
-}
-use on_each_version;
 
 on_each_version! {
     an_image_is_as_containerd_itself_pulls_it

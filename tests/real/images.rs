@@ -13,24 +13,13 @@ use stoker::types::{Digest, ErrorKind, ImageRef, Progress, Revision};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::on_each_version::on_each_version;
 use super::parts::{
     Containerd, Fault, FaultProxy, ImageBuilder, Kind, Layer, Options, Registry, Rule, Scratch, Seen,
     Version, until,
 };
 
 const SOON: Duration = Duration::from_secs(30);
-
-/// The newer line of containerd and the older one: 2.4 and 1.7, and 2.2 and 1.6 in `make test-matrix`.
-macro_rules! on_each_version {
-    ($($(#[$meta:meta])* $name:ident)*) => {$(
-        mod $name {
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn on_the_newer() { super::scenario::$name(super::Version::newer()).await }
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn on_the_older() { super::scenario::$name(super::Version::older()).await }
-        }
-    )*};
-}
 
 on_each_version! {
     a_tag_and_a_digest_become_warm

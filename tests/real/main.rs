@@ -11,6 +11,7 @@ mod fixtures;
 mod hostile;
 mod images;
 mod node;
+mod on_each_version;
 mod parts;
 mod pulling;
 mod pulls;

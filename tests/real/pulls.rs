@@ -12,21 +12,6 @@ use std::collections::BTreeMap;
 
 use crate::parts::{BuiltImage, FaultProxy};
 
-/// On the newer line of containerd and on the older one: 2.4 and 1.7, and 2.2 and 1.6 in `make test-matrix`.
-macro_rules! on_each_version {
-    ($($name:ident)*) => {$(
-        mod $name {
-            use crate::parts::Version;
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn on_the_newer() { super::scenario::$name(Version::newer()).await }
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn on_the_older() { super::scenario::$name(Version::older()).await }
-        }
-    )*};
-}
-use on_each_version;
-
 /// How often each range of the images' layers was asked for, where that's more than once.
 fn asked_again(proxy: &FaultProxy, images: &[&BuiltImage]) -> BTreeMap<(String, Option<String>), usize> {
     let mut asked = BTreeMap::new();

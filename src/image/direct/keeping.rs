@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tokio::sync::mpsc;
 
 use super::flights::Flight;
-
 use crate::containerd::BlobWriter;
 use crate::fetch::Piece;
 use crate::image::ImageError;

@@ -7,8 +7,9 @@ use stoker::containerd::Containerd as Client;
 use stoker::image::Workplaces;
 use stoker::types::ImageRef;
 
+use super::SOON;
 use super::bench::{Bench, chains, descriptors, small};
-use super::{SOON, on_each_version};
+use crate::on_each_version::on_each_version;
 use crate::parts::{Layer, Registry, Version, until};
 
 on_each_version! {

@@ -8,7 +8,7 @@ use stoker::image::CommitError;
 use stoker::types::{Descriptor, Digest, ErrorKind};
 
 use super::bench::{Bench, is_locked, small};
-use super::on_each_version;
+use crate::on_each_version::on_each_version;
 use crate::parts::{Options, Version};
 
 on_each_version! {

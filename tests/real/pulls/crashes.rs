@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use stoker::types::ImageRef;
 
-use super::on_each_version;
 use crate::faulty::{files, image, refs};
+use crate::on_each_version::on_each_version;
 use crate::parts::{Fault, FaultProxy, Registry, Rule, Version, until};
 use crate::pulling::Pulling;
 

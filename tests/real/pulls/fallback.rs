@@ -3,8 +3,8 @@
 use rustix::mount::{MountFlags, mount_bind, mount_remount};
 use stoker::types::ImageRef;
 
-use super::on_each_version;
 use crate::hostile::forged::{Forged, Image, descriptor};
+use crate::on_each_version::on_each_version;
 use crate::parts::{Options, Registry, Version};
 use crate::pulling::Pulling;
 use crate::unpack::tape::{Item, Tape};

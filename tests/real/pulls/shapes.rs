@@ -5,9 +5,9 @@ use std::time::Duration;
 use stoker::containerd::Containerd as Client;
 use stoker::types::ImageRef;
 
-use super::on_each_version;
 use crate::commit::bench::collect;
 use crate::hostile::forged::Image;
+use crate::on_each_version::on_each_version;
 use crate::parts::{BuiltImage, Containerd, ImageBuilder, Kind, Layer, Registry, Version, until};
 use crate::pulling::Pulling;
 
@@ -22,7 +22,7 @@ fn file(name: &str) -> Layer {
     Layer::new().file(&format!("dir/{name}"), name, 0o644)
 }
 
-/// With and without layers, one of them several times, and as many as an overlay takes.
+/// One layer, one that holds nothing, one several times, and as many as an overlay takes.
 fn images() -> Vec<(&'static str, BuiltImage)> {
     let program = || Layer::new().program("/usr/bin/sleep");
     let of = |layers: Vec<Layer>| layers.into_iter().fold(ImageBuilder::new(), ImageBuilder::layer);
@@ -36,15 +36,21 @@ fn images() -> Vec<(&'static str, BuiltImage)> {
     ]
 }
 
+/// A containerd that we pull into, and one that pulls by itself, with a registry for both.
+async fn side_by_side(version: Version) -> (Pulling, Registry, Containerd, Client) {
+    let (pulling, registry, native) =
+        tokio::join!(Pulling::start_on(version), Registry::start(), Containerd::start(version));
+    pulling.bench.containerd.trust(&registry.host(), &registry.url());
+    native.trust(&registry.host(), &registry.url());
+    let peer = Client::new(&native.address());
+    (pulling, registry, native, peer)
+}
+
 mod scenario {
     use super::*;
 
     pub(super) async fn an_image_is_as_containerd_has_it_whatever_its_layers(version: Version) {
-        let (pulling, registry, native) =
-            tokio::join!(Pulling::start_on(version), Registry::start(), Containerd::start(version));
-        pulling.bench.containerd.trust(&registry.host(), &registry.url());
-        native.trust(&registry.host(), &registry.url());
-        let peer = Client::new(&native.address());
+        let (pulling, registry, native, peer) = side_by_side(version).await;
         for (name, image) in images() {
             let tag: ImageRef = registry.push(&image, name, "v1").await.by_tag().parse().unwrap();
             peer.pull_image(&tag, None).await.unwrap();
@@ -92,11 +98,7 @@ mod scenario {
     }
 
     pub(super) async fn an_image_without_layers_is_as_containerd_has_it(version: Version) {
-        let (pulling, registry, native) =
-            tokio::join!(Pulling::start_on(version), Registry::start(), Containerd::start(version));
-        pulling.bench.containerd.trust(&registry.host(), &registry.url());
-        native.trust(&registry.host(), &registry.url());
-        let peer = Client::new(&native.address());
+        let (pulling, registry, _native, peer) = side_by_side(version).await;
         let tag = Image::of([]).push(&registry, "team/empty").await;
         peer.pull_image(&tag, None).await.unwrap();
         assert_eq!(pulling.pull(&tag).await.unwrap().unable, None);

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use stoker::types::ImageRef;
 
-use super::{asked_again, on_each_version};
+use super::asked_again;
 use crate::faulty::{files, image, refs};
+use crate::on_each_version::on_each_version;
 use crate::parts::{FaultProxy, Registry, Version, until};
 use crate::pulling::Pulling;
 
@@ -84,14 +85,6 @@ mod scenario {
         }
         // One of the repositories brings them.
         assert_eq!(asked_again(&proxy, &[&image]), Default::default());
-        let mut repositories: Vec<String> = proxy
-            .seen()
-            .into_iter()
-            .filter(|seen| image.layers.iter().any(|layer| seen.path.contains(&layer.digest.to_string())))
-            .map(|seen| seen.path.split("/blobs/").next().unwrap().to_owned())
-            .collect();
-        repositories.dedup();
-        println!("brought from {repositories:?}");
         pulling.assert_holds(&image, &refs(&files)).await;
         for name in &names {
             let shown = pulling.bench.client.image_status(name).await.unwrap().unwrap();
