@@ -220,8 +220,9 @@ impl BlobWriter {
         containerd.abort_ingest(&reference).await
     }
 
-    /// Returns when containerd has let go of the blob, which it does when it has seen the end of the stream.
-    pub(super) async fn let_go(self) {
+    /// Leaves what was written as a half-written blob. It returns when containerd has closed it, which it does when it has
+    /// seen the end of the stream: until then it's locked, and containerd may write into its directory.
+    pub async fn let_go(self) {
         let Self { requests, mut answers, .. } = self;
         drop(requests);
         let end = async { while let Ok(Some(_)) = answers.message().await {} };

@@ -87,6 +87,9 @@ impl Bed {
         if kind == ErrorKind::Transient {
             // It may come right another time, and what came so far is kept for that.
             self.pulling.give_up(name).await;
+        } else {
+            // Whoever pulls has let go of all of it, so that it went with the lease.
+            assert_eq!(self.pulling.bench.half_written(), 0, "{name}: half-written blobs");
         }
         self.pulling.assert_empty(name).await;
         self.canary.assert_untouched(name);

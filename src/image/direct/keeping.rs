@@ -79,17 +79,22 @@ impl Keeping {
 
     /// Hands the pieces on, and sends each to containerd too. What a receiver that is gone misses, it has no use for.
     pub(super) async fn pass(
-        mut self,
+        &mut self,
         mut from: mpsc::Receiver<Piece>,
         to: mpsc::Sender<Piece>,
-    ) -> Result<Self, ImageError> {
+    ) -> Result<(), ImageError> {
         while let Some(piece) = from.recv().await {
             if to.send(piece.clone()).await.is_err() {
                 break;
             }
             self.writer.write(piece.bytes()).await?;
         }
-        Ok(self)
+        Ok(())
+    }
+
+    /// It isn't to be kept after all. What was written stays half-written, and containerd has closed it when this returns.
+    pub(super) async fn let_go(self) {
+        self.writer.let_go().await;
     }
 
     /// All bytes are there.

@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use futures::future::{BoxFuture, OptionFuture};
-use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
+use futures::{FutureExt as _, StreamExt as _, stream};
 use rustix::fs::{Mode, OFlags};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::attempt::{Attempt, Whence};
 use super::flights::{Claim, Flight, Landing};
@@ -177,15 +178,24 @@ impl Pull<'_> {
         phases: &mut Phases,
     ) -> Result<Vec<Made<'p>>, ImageError> {
         let mut naming = Naming::new();
-        let made = self.make_all(layers, &mut naming).await?;
+        let made = match self.make_all(layers, &mut naming).await {
+            Ok(made) => made,
+            Err(error) => {
+                // What containerd is still at would come back after it was thrown away.
+                let ended = async { while naming.join_next().await.is_some() {} };
+                self.request.stop.run_until_cancelled(ended).await;
+                return Err(error);
+            }
+        };
         for one in &made {
             one.count(phases);
         }
         let named = async {
+            let mut all = Ok(());
             while let Some(named) = naming.join_next().await {
-                named.map_err(|_| ImageError::Stopped)??;
+                all = all.and(named.unwrap_or(Err(ImageError::Stopped)));
             }
-            Ok(())
+            all
         };
         let begun = Instant::now();
         let synced = async {
@@ -200,7 +210,8 @@ impl Pull<'_> {
         Ok(made)
     }
 
-    /// Unpacks all of `layers`, some at a time, the largest first: a large one that begins last would end alone.
+    /// Unpacks all of `layers`, some at a time, the largest first: a large one that begins last would end alone. When one
+    /// fails, the others are ended, and have let go of all that they wrote when this returns.
     async fn make_all<'p>(
         &self,
         mut layers: Vec<&'p PlannedLayer>,
@@ -208,33 +219,48 @@ impl Pull<'_> {
     ) -> Result<Vec<Made<'p>>, ImageError> {
         layers.sort_by_key(|layer| std::cmp::Reverse(layer.descriptor.size));
         // Boxed, or the compiler can't tell that the whole may go from thread to thread.
+        let halt = self.request.stop.child_token();
         let jobs: Vec<BoxFuture<'_, Result<Made<'p>, ImageError>>> =
-            layers.into_iter().map(|layer| self.make(layer).boxed()).collect();
+            layers.into_iter().map(|layer| self.make(layer, &halt).boxed()).collect();
         let mut all = Vec::with_capacity(jobs.len());
+        let mut failed = None;
         let mut jobs = stream::iter(jobs).buffer_unordered(self.direct.layers_at_once);
-        while let Some(mut made) = jobs.try_next().await? {
-            if let Some(kept) = made.kept.take() {
-                naming.spawn(kept.commit());
+        while let Some(made) = jobs.next().await {
+            match made {
+                Ok(mut made) => {
+                    if let Some(kept) = made.kept.take() {
+                        naming.spawn(kept.commit());
+                    }
+                    all.push(made);
+                }
+                Err(error) => {
+                    halt.cancel();
+                    failed.get_or_insert(error);
+                }
             }
-            all.push(made);
         }
-        Ok(all)
+        failed.map_or(Ok(all), Err)
     }
 
-    async fn make<'p>(&self, layer: &'p PlannedLayer) -> Result<Made<'p>, ImageError> {
+    async fn make<'p>(
+        &self,
+        layer: &'p PlannedLayer,
+        halt: &CancellationToken,
+    ) -> Result<Made<'p>, ImageError> {
         // Before the fetch: a layer that held memory and waited for its threads could keep another's bytes from coming.
-        let _slot = self.direct.slots.acquire().await.map_err(|_| ImageError::Stopped)?;
+        let slot = halt.run_until_cancelled(self.direct.slots.acquire()).await;
+        let _slot = slot.and_then(Result::ok).ok_or(ImageError::Stopped)?;
         let mut attempt = Attempt::FIRST;
         loop {
             let scratch = self.work.scratch().await?;
-            let error = match self.fill(layer, attempt, &scratch).await {
+            let error = match self.fill(layer, attempt, &scratch, halt).await {
                 Ok((done, kept)) => return Ok(Made { layer, scratch, done, kept }),
                 Err(error) => error,
             };
             self.work.discard(scratch).await?;
             let next = attempt.after(&error, self.request.repository.has_mirrors());
             match next {
-                Some(next) if !self.request.stop.is_cancelled() => attempt = next,
+                Some(next) if !halt.is_cancelled() => attempt = next,
                 _ => return Err(error),
             }
             self.direct.metrics.retried(error.kind());
@@ -248,10 +274,11 @@ impl Pull<'_> {
         layer: &PlannedLayer,
         attempt: Attempt,
         scratch: &Scratch,
+        halt: &CancellationToken,
     ) -> Result<Filled, ImageError> {
         let blob = &layer.descriptor;
         let by_file = &self.direct.by_file;
-        let (source, mut keeping): (Arc<dyn RangeSource>, _) = match self.whence(blob).await? {
+        let (source, mut keeping): (Arc<dyn RangeSource>, _) = match self.whence(blob, halt).await? {
             Blob::Here => (Arc::new(LocalBlob::new(self.direct.containerd.clone(), blob.digest)), None),
             Blob::Away(flight) => {
                 let keeping = match flight {
@@ -268,21 +295,39 @@ impl Pull<'_> {
                 (source, keeping)
             }
         };
-        let copy = keeping.as_mut().and_then(Keeping::take_file);
+        let filled = self.pour(layer, scratch, source, keeping.as_mut(), halt).await;
+        match (filled, keeping) {
+            (Ok(done), keeping) => Ok((done, keeping.map(|keeping| keeping.done(self.labels(layer))))),
+            (Err(error), keeping) => {
+                if let Some(keeping) = keeping {
+                    self.request.stop.run_until_cancelled(keeping.let_go()).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Has the bytes of `source` checked, unpacked into `scratch` and kept.
+    async fn pour(
+        &self,
+        layer: &PlannedLayer,
+        scratch: &Scratch,
+        source: Arc<dyn RangeSource>,
+        mut keeping: Option<&mut Keeping>,
+        halt: &CancellationToken,
+    ) -> Result<LayerDone, ImageError> {
+        let blob = &layer.descriptor;
+        let copy = keeping.as_mut().and_then(|keeping| keeping.take_file());
         let job = self.job(layer, scratch, copy)?;
         // When one of them fails, the others end with it; whichever said why is believed.
-        let ending = self.request.stop.child_token();
+        let ending = halt.child_token();
         let (fetched, mut pieces) = mpsc::channel::<Piece>(1);
         let fetch =
             self.direct.engine.fetch_in_order(source, blob.size, fetched, self.request.progress, &ending);
-        let (mut kept, mut passing) = (None, None);
-        match keeping {
-            Some(keeping) if !keeping.is_by_file() => {
-                let (tee, both) = mpsc::channel::<Piece>(1);
-                passing = Some(keeping.pass(std::mem::replace(&mut pieces, both), tee));
-            }
-            other => kept = other,
-        }
+        let passing = keeping.filter(|keeping| !keeping.is_by_file()).map(|keeping| {
+            let (tee, both) = mpsc::channel::<Piece>(1);
+            keeping.pass(std::mem::replace(&mut pieces, both), tee)
+        });
         let unpack = async {
             let done = process(job, pieces, &self.direct.threads, &ending).await;
             if done.is_err() {
@@ -291,27 +336,23 @@ impl Pull<'_> {
             done
         };
         let (fetched, passed, done) = tokio::join!(fetch, OptionFuture::from(passing), unpack);
-        if self.request.stop.is_cancelled() {
+        if halt.is_cancelled() {
             return Err(ImageError::Stopped);
         }
         let why =
             |cause| ImageError::Fetch { image: self.image(), layer: blob.digest, cause: Box::new(cause) };
-        let passed = passed.transpose();
-        let done = match (done, passed.as_ref(), fetched) {
-            (Ok(done), ..) => done,
+        let passed = passed.unwrap_or(Ok(()));
+        match (done, passed, fetched) {
+            (Ok(done), passed, _) => passed.map(|()| done),
             // Its bytes ended because of one of the others.
-            (Err(LayerError::Cut | LayerError::Stopped), Err(_), _) => {
-                return Err(passed.err().unwrap_or(ImageError::Stopped));
-            }
-            (Err(LayerError::Cut | LayerError::Stopped), _, Err(cause)) => return Err(why(cause)),
-            (Err(cause), ..) => return Err(self.failed(layer, cause)),
-        };
-        let kept = passed?.or(kept).map(|keeping| keeping.done(self.labels(layer)));
-        Ok((done, kept))
+            (Err(LayerError::Cut | LayerError::Stopped), Err(error), _) => Err(error),
+            (Err(LayerError::Cut | LayerError::Stopped), _, Err(cause)) => Err(why(cause)),
+            (Err(cause), ..) => Err(self.failed(layer, cause)),
+        }
     }
 
     /// Where the blob is to be had. Whoever else brings it just now, for a layer at another place, is waited for.
-    async fn whence(&self, blob: &Descriptor) -> Result<Blob, ImageError> {
+    async fn whence(&self, blob: &Descriptor, halt: &CancellationToken) -> Result<Blob, ImageError> {
         loop {
             if self.work.has_blob(blob).await? {
                 return Ok(Blob::Here);
@@ -320,7 +361,9 @@ impl Pull<'_> {
                 return Ok(Blob::Away(None));
             }
             match self.direct.blob_flights.claim(blob.digest) {
-                Claim::Theirs(landing) => landing.wait().await,
+                Claim::Theirs(landing) => {
+                    halt.run_until_cancelled(landing.wait()).await.ok_or(ImageError::Stopped)?;
+                }
                 // It may have landed in between.
                 Claim::Mine(_) if self.work.has_blob(blob).await? => return Ok(Blob::Here),
                 Claim::Mine(flight) => return Ok(Blob::Away(Some(flight))),

@@ -197,7 +197,7 @@ impl Bench {
         listed
     }
 
-    fn half_written(&self) -> usize {
+    pub(crate) fn half_written(&self) -> usize {
         std::fs::read_dir(self.content().join("ingest")).into_iter().flatten().count()
     }
 
