@@ -9,6 +9,7 @@ use futures::channel::mpsc;
 use tonic::{Code, Streaming};
 
 use super::client::{MESSAGE_LIMIT, WRITE_DEADLINE, under};
+use super::ingest::IngestFile;
 use super::{Containerd, ContainerdError, Lease};
 use crate::types::{Descriptor, Digest};
 
@@ -30,6 +31,10 @@ pub struct BlobWriter {
     pub(super) lease: Lease,
     pub(super) what: String,
     pub(super) blob: Descriptor,
+    /// Under which name containerd has it until it's committed.
+    pub(super) reference: String,
+    /// Its file in containerd's content store, once it was opened.
+    pub(super) file: Option<IngestFile>,
     requests: mpsc::Sender<WriteContentRequest>,
     answers: Streaming<WriteContentResponse>,
     offset: u64,
@@ -70,7 +75,7 @@ impl Containerd {
         match self.call(&what, WRITE_DEADLINE, write).await {
             Ok(()) => Ok(()),
             Err(error) if error.is_already_there() => self.label_blob(digest, labels).await,
-            Err(error) => self.throw_away_if_spoiled(digest, error).await,
+            Err(error) => self.throw_away_if_spoiled(&reference(digest), error).await,
         }
     }
 
@@ -83,13 +88,14 @@ impl Containerd {
         lease: &Lease,
         blob: &Descriptor,
     ) -> Result<Option<BlobWriter>, ContainerdError> {
-        self.open_blob(lease, blob, WRITE_DEADLINE).await
+        self.open_blob(lease, blob, reference(blob.digest), WRITE_DEADLINE).await
     }
 
     pub(super) async fn open_blob(
         &self,
         lease: &Lease,
         blob: &Descriptor,
+        reference: String,
         deadline: Duration,
     ) -> Result<Option<BlobWriter>, ContainerdError> {
         let what = format!("store the blob {}", blob.digest);
@@ -97,7 +103,7 @@ impl Containerd {
         // containerd answers nothing, not even headers, before the first message.
         let first = WriteContentRequest {
             action: WriteAction::Stat.into(),
-            r#ref: reference(blob.digest),
+            r#ref: reference.clone(),
             total: length(blob.size),
             expected: blob.digest.to_string(),
             ..WriteContentRequest::default()
@@ -121,6 +127,8 @@ impl Containerd {
             lease: lease.clone(),
             what,
             blob: blob.clone(),
+            reference,
+            file: None,
             requests,
             answers,
             offset,
@@ -139,11 +147,11 @@ impl Containerd {
     /// A half-written blob with wrong bytes would fail every later try, too.
     async fn throw_away_if_spoiled(
         &self,
-        digest: Digest,
+        reference: &str,
         error: ContainerdError,
     ) -> Result<(), ContainerdError> {
         if matches!(error, ContainerdError::Call { code: Code::FailedPrecondition, .. }) {
-            self.abort_ingest(&reference(digest)).await?;
+            self.abort_ingest(reference).await?;
         }
         Err(error.of_write())
     }
@@ -169,7 +177,7 @@ impl BlobWriter {
         for piece in bytes.chunks(PIECE) {
             let message = WriteContentRequest {
                 action: WriteAction::Write.into(),
-                r#ref: reference(self.blob.digest),
+                r#ref: self.reference.clone(),
                 offset: length(self.offset),
                 data: piece.to_vec(),
                 ..WriteContentRequest::default()
@@ -187,7 +195,7 @@ impl BlobWriter {
     pub async fn commit(mut self, labels: &BTreeMap<String, String>) -> Result<(), ContainerdError> {
         let message = WriteContentRequest {
             action: WriteAction::Commit.into(),
-            r#ref: reference(self.blob.digest),
+            r#ref: self.reference.clone(),
             total: length(self.blob.size),
             expected: self.blob.digest.to_string(),
             // Not 0: that would throw the bytes away before the commit.
@@ -206,7 +214,7 @@ impl BlobWriter {
                 self.containerd.hold_blob(&self.lease, self.blob.digest).await?;
                 self.containerd.label_blob(self.blob.digest, labels).await
             }
-            Err(error) => self.containerd.throw_away_if_spoiled(self.blob.digest, error).await,
+            Err(error) => self.containerd.throw_away_if_spoiled(&self.reference, error).await,
         }
     }
 
@@ -215,7 +223,7 @@ impl BlobWriter {
     /// # Errors
     /// When the call fails; the bytes go with the lease then.
     pub async fn abort(self) -> Result<(), ContainerdError> {
-        let (containerd, reference) = (self.containerd.clone(), reference(self.blob.digest));
+        let (containerd, reference) = (self.containerd.clone(), self.reference.clone());
         self.let_go().await;
         containerd.abort_ingest(&reference).await
     }

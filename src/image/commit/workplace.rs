@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -77,6 +78,20 @@ impl Workplace {
     pub async fn has_blob(&self, blob: &Descriptor) -> Result<bool, CommitError> {
         self.containerd.hold_blob(&self.lease, blob.digest).await?;
         Ok(self.containerd.blob_info(blob.digest).await?.is_some_and(|found| found.size == blob.size))
+    }
+
+    /// Takes over a blob that is in the content store's directory `root`, but not in our namespace; `false` where there is
+    /// none. Nothing has checked it.
+    ///
+    /// # Errors
+    /// When a call fails.
+    pub async fn adopt_blob(
+        &self,
+        blob: &Descriptor,
+        root: &Path,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<bool, CommitError> {
+        Ok(self.containerd.adopt_blob(&self.lease, blob, root, labels).await?)
     }
 
     /// Opens a layer's blob for writing, where blobs are kept; `None` where it's there already, and stays from now on.

@@ -107,7 +107,7 @@ impl Kept {
     /// Puts the blob in its place, on the disk.
     pub(super) async fn commit(self) -> Result<(), ImageError> {
         let Some(by_file) = self.by_file else { return Ok(self.writer.commit(&self.labels).await?) };
-        let committed = self.writer.commit_file(&self.labels).await;
+        let committed = self.writer.adopt_file(&self.labels).await;
         if committed.as_ref().is_err_and(|error| !error.is_daemon_away()) {
             // The next try doesn't depend on what containerd makes of its own files.
             by_file.0.store(false, Relaxed);

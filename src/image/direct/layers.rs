@@ -27,7 +27,6 @@ use crate::image::layer::{LayerDone, LayerError, LayerJob, process};
 use crate::image::unpack::{Limits, Unpacker};
 use crate::rt::chain;
 use crate::source::RangeSource;
-use crate::types::Descriptor;
 
 /// What one pull works with.
 pub(super) struct Pull<'a> {
@@ -278,7 +277,7 @@ impl Pull<'_> {
     ) -> Result<Filled, ImageError> {
         let blob = &layer.descriptor;
         let by_file = &self.direct.by_file;
-        let (source, mut keeping): (Arc<dyn RangeSource>, _) = match self.whence(blob, halt).await? {
+        let (source, mut keeping): (Arc<dyn RangeSource>, _) = match self.whence(layer, halt).await? {
             Blob::Here => (Arc::new(LocalBlob::new(self.direct.containerd.clone(), blob.digest)), None),
             Blob::Away(flight) => {
                 let keeping = match flight {
@@ -352,7 +351,8 @@ impl Pull<'_> {
     }
 
     /// Where the blob is to be had. Whoever else brings it just now, for a layer at another place, is waited for.
-    async fn whence(&self, blob: &Descriptor, halt: &CancellationToken) -> Result<Blob, ImageError> {
+    async fn whence(&self, layer: &PlannedLayer, halt: &CancellationToken) -> Result<Blob, ImageError> {
+        let blob = &layer.descriptor;
         loop {
             if self.work.has_blob(blob).await? {
                 return Ok(Blob::Here);
@@ -366,7 +366,13 @@ impl Pull<'_> {
                 }
                 // It may have landed in between.
                 Claim::Mine(_) if self.work.has_blob(blob).await? => return Ok(Blob::Here),
-                Claim::Mine(flight) => return Ok(Blob::Away(Some(flight))),
+                Claim::Mine(flight) => {
+                    let is_adopted = match self.content_root {
+                        Some(root) => self.work.adopt_blob(blob, root, &self.labels(layer)).await?,
+                        None => false,
+                    };
+                    return Ok(if is_adopted { Blob::Here } else { Blob::Away(Some(flight)) });
+                }
             }
         }
     }

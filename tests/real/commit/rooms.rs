@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 
 use stoker::containerd::{RegistrySetup, Snapshotter, Verifiers};
 use stoker::image::CommitError;
@@ -15,6 +17,8 @@ on_each_version! {
     the_daemon_tells_what_it_is_set_to
     a_blob_is_written_whole_or_not_at_all
     a_blob_is_written_by_its_file
+    a_file_that_was_checked_is_taken_over_unread
+    a_file_that_is_nobodys_is_taken_over
     a_blob_is_read_in_ranges
     where_layers_cannot_be_written_it_is_told_first
 }
@@ -127,13 +131,7 @@ mod scenario {
 
     pub(super) async fn a_blob_is_written_by_its_file(version: Version) {
         let bench = Bench::start(version).await;
-        let root = bench
-            .client
-            .daemon(&bench.containerd.host_root())
-            .await
-            .unwrap()
-            .content_root
-            .expect("containerd tells it");
+        let root = content_root(&bench).await;
         let workplace = bench.open(&small(&["a"]).build()).await;
         let bytes: Vec<u8> = (0..3_000_000_u32).map(|number| number.to_le_bytes()[0]).collect();
         let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
@@ -144,13 +142,13 @@ mod scenario {
 
         // Too few, too many and wrong ones aren't the blob, and are in nobody's way.
         for written in [&bytes[..2_999_999], &[&bytes[..], b"x"].concat(), &wrong] {
-            let writer = workplace.write_blob(&blob).await.unwrap().unwrap();
+            let mut writer = workplace.write_blob(&blob).await.unwrap().unwrap();
             let mut file = writer.file(&root).await.unwrap().expect("its file is seen");
             file.write_all(written).unwrap();
             writer.commit_file(&labels).await.unwrap_err();
             assert!(!workplace.has_blob(&blob).await.unwrap());
         }
-        let writer = workplace.write_blob(&blob).await.unwrap().unwrap();
+        let mut writer = workplace.write_blob(&blob).await.unwrap().unwrap();
         let mut file = writer.file(&root).await.unwrap().unwrap();
         file.write_all(&bytes).unwrap();
         writer.commit_file(&labels).await.unwrap();
@@ -161,11 +159,96 @@ mod scenario {
 
         // Where its store isn't seen, neither is the file.
         let other = Descriptor { digest: Digest::of(b"other"), size: 5, ..blob };
-        let writer = workplace.write_blob(&other).await.unwrap().unwrap();
+        let mut writer = workplace.write_blob(&other).await.unwrap().unwrap();
         assert!(writer.file(bench.containerd.directory()).await.unwrap().is_none());
         writer.abort().await.unwrap();
         workplace.abandon().await;
         assert!(bench.blobs().await.is_empty());
+    }
+
+    pub(super) async fn a_file_that_was_checked_is_taken_over_unread(version: Version) {
+        for isolated in [false, true] {
+            let bench = Bench::start_with(version, Options { isolated, ..Options::default() }).await;
+            let root = content_root(&bench).await;
+            let workplace = bench.open(&small(&["a"]).build()).await;
+            let bytes: Vec<u8> = (0..7_000_000_u32).map(|number| number.to_le_bytes()[0]).collect();
+            let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
+            let blob = Descriptor { media_type: "application/x".to_owned(), digest, size };
+            let labels = BTreeMap::from([("stoker.dev/test".to_owned(), "file".to_owned())]);
+            let fill = async |bytes: &[u8]| {
+                let mut writer = workplace.write_blob(&blob).await.unwrap().unwrap();
+                let mut file = writer.file(&root).await.unwrap().expect("its file is seen");
+                file.write_all(bytes).unwrap();
+                writer
+            };
+            // Another number of bytes isn't the blob, whoever has checked it.
+            fill(&bytes[1..]).await.adopt_file(&labels).await.unwrap_err();
+            assert!(!workplace.has_blob(&blob).await.unwrap());
+            assert!(!root.join("blobs/sha256").join(digest.hex()).exists());
+
+            let writer = fill(&bytes).await;
+            let before = bytes_read(bench.containerd.pid());
+            writer.adopt_file(&labels).await.unwrap();
+            let read = bytes_read(bench.containerd.pid()) - before;
+            assert_eq!(read >= size, isolated, "it has read {read} bytes");
+            let info = bench.client.blob_info(digest).await.unwrap().unwrap();
+            assert_eq!((info.size, info.labels), (size, labels.clone()));
+            assert!(bench.client.read_blob(digest).await.unwrap().expect("it's there") == bytes);
+            let file = std::fs::metadata(root.join("blobs/sha256").join(digest.hex())).unwrap();
+            assert_eq!((file.mode() & 0o777, file.nlink()), (0o444, 1));
+            // It hangs on the lease, and only on that.
+            bench.collect().await;
+            assert_eq!(bench.blobs().await.len(), 1);
+            workplace.abandon().await;
+            assert!(bench.blobs().await.is_empty());
+        }
+    }
+
+    pub(super) async fn a_file_that_is_nobodys_is_taken_over(version: Version) {
+        for isolated in [false, true] {
+            let bench = Bench::start_with(version, Options { isolated, ..Options::default() }).await;
+            let root = content_root(&bench).await;
+            let workplace = bench.open(&small(&["a"]).build()).await;
+            let bytes = b"whole".to_vec();
+            let blob = Descriptor {
+                media_type: "application/x".to_owned(),
+                digest: Digest::of(&bytes),
+                size: bytes.len() as u64,
+            };
+            let labels = BTreeMap::from([("stoker.dev/test".to_owned(), "file".to_owned())]);
+            assert!(!workplace.adopt_blob(&blob, &root, &labels).await.unwrap(), "there is none");
+
+            // As it's left by whoever is killed when the file has its place, and nobody was told yet.
+            let mut writer = workplace.write_blob(&blob).await.unwrap().unwrap();
+            writer.file(&root).await.unwrap().expect("its file is seen").write_all(&bytes).unwrap();
+            writer.let_go().await;
+            let data = std::fs::read_dir(root.join("ingest")).unwrap().next().unwrap().unwrap().path();
+            let place = root.join("blobs/sha256").join(blob.digest.hex());
+            std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+            std::fs::hard_link(data.join("data"), &place).unwrap();
+            let mut again = workplace.write_blob(&blob).await.unwrap().unwrap();
+            assert!(again.file(&root).await.unwrap().is_none(), "what has its place isn't written any more");
+            again.let_go().await;
+            assert_eq!(std::fs::read(&place).unwrap(), bytes);
+
+            assert_eq!(workplace.adopt_blob(&blob, &root, &labels).await.unwrap(), !isolated);
+            let info = bench.client.blob_info(blob.digest).await.unwrap();
+            assert_eq!(info.map(|info| info.labels), (!isolated).then_some(labels));
+            workplace.abandon().await;
+            bench.collect_all().await;
+            assert!(bench.blobs().await.is_empty());
+        }
+    }
+
+    /// How many bytes a process has read so far, from wherever.
+    fn bytes_read(pid: u32) -> u64 {
+        let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
+        io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+    }
+
+    async fn content_root(bench: &Bench) -> PathBuf {
+        let daemon = bench.client.daemon(&bench.containerd.host_root()).await.unwrap();
+        daemon.content_root.expect("containerd tells it")
     }
 
     pub(super) async fn a_blob_is_read_in_ranges(version: Version) {

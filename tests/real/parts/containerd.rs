@@ -78,6 +78,8 @@ pub(crate) struct Options {
     pub(crate) snapshotter: Option<&'static str>,
     /// The registry at this address is set up in its own configuration, the old way, and not by hosts.toml files.
     pub(crate) mirrors: Option<&'static str>,
+    /// No namespace is given what another one has in the content store.
+    pub(crate) isolated: bool,
 }
 
 /// A containerd with its own root, state, socket and configuration; overlayfs; CRI on, NRI off, no CNI.
@@ -290,6 +292,7 @@ fn config(dir: &Path, version: Version, options: Options) -> String {
         None => format!("config_path = \"{dir}/certs.d\""),
         Some(host) => format!("mirrors = {{\"{host}\" = {{endpoint = [\"http://{host}\"]}}}}"),
     };
+    let sharing = if options.isolated { "isolated" } else { "shared" };
     let common = format!(
         r#"root = "{dir}/root"
 state = "{dir}/state"
@@ -298,6 +301,8 @@ state = "{dir}/state"
   address = "{dir}/c.sock"
 [debug]
   level = "info"
+[plugins."io.containerd.metadata.v1.bolt"]
+  content_sharing_policy = "{sharing}"
 "#
     );
     // restrict_oom_score_adj: without CAP_SYS_RESOURCE a sandbox's negative score can't be set.
