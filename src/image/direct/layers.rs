@@ -1,32 +1,22 @@
 //! The layers of one image: all that are missing at once, then their snapshots one upon the other.
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
-use futures::future::{BoxFuture, OptionFuture};
+use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, stream};
-use rustix::fs::{Mode, OFlags};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::attempt::{Attempt, Whence};
 use super::flights::{Claim, Flight, Landing};
-use super::keeping::{Keeping, Kept};
-use super::local::LocalBlob;
+use super::one_layer::Made;
 use super::plan::{ImagePlan, PlannedLayer};
 use super::puller::{Direct, Request};
-use super::{Phase, Phases};
-use crate::fetch::Piece;
+use super::{Phase, Phases, waves};
 use crate::image::ImageError;
-use crate::image::commit::{CommitError, CommitLayer, Scratch, Workplace, labels};
-use crate::image::early_file::{self, EarlyFile};
-use crate::image::layer::{LayerDone, LayerError, LayerJob, process};
-use crate::image::unpack::{Limits, Unpacker};
+use crate::image::commit::{CommitLayer, Workplace};
+use crate::image::early_file;
 use crate::rt::chain;
-use crate::source::RangeSource;
 
 /// What one pull works with.
 pub(super) struct Pull<'a> {
@@ -52,67 +42,127 @@ enum Lack<'a> {
     Theirs(&'a PlannedLayer, Landing),
 }
 
-impl<'a> Missing<'a> {
-    fn ours(&self) -> impl Iterator<Item = &'a PlannedLayer> {
-        self.0.iter().filter_map(|lack| match lack {
-            Lack::Ours(layer, _) => Some(*layer),
-            Lack::Theirs(..) => None,
-        })
+/// Layers that are put onto the disk and committed together.
+type Wave<'a> = Vec<Lack<'a>>;
+
+impl<'a> Lack<'a> {
+    fn ours(&self) -> Option<&'a PlannedLayer> {
+        match self {
+            Self::Ours(layer, _) => Some(layer),
+            Self::Theirs(..) => None,
+        }
     }
 
+    /// What we fetch for it, packed.
+    fn packed(&self) -> u64 {
+        self.ours().map_or(0, |layer| layer.descriptor.size)
+    }
+}
+
+impl<'a> Missing<'a> {
     /// The bytes of the layers that we make, packed.
     pub(super) fn packed(&self) -> u64 {
-        self.ours().map(|layer| layer.descriptor.size).fold(0, u64::saturating_add)
+        self.0.iter().map(Lack::packed).fold(0, u64::saturating_add)
+    }
+
+    fn waves(self) -> Vec<Wave<'a>> {
+        let sizes: Vec<u64> = self.0.iter().map(Lack::packed).collect();
+        let mut lacks = self.0.into_iter();
+        waves::cut(&sizes).into_iter().map(|layers| lacks.by_ref().take(layers).collect()).collect()
     }
 }
 
-/// A layer that we have unpacked.
-struct Made<'a> {
-    layer: &'a PlannedLayer,
-    scratch: Scratch,
-    done: LayerDone,
-    /// Its blob, where containerd wants it too, until somebody commits it.
-    kept: Option<Kept>,
+/// The order in which they begin: wave by wave, the largest of each first, since a large one that begins last ends alone.
+fn in_order<'a>(waves: &[Wave<'a>]) -> Vec<&'a PlannedLayer> {
+    let ordered = waves.iter().flat_map(|wave| {
+        let mut ours: Vec<_> = wave.iter().filter_map(Lack::ours).collect();
+        ours.sort_by_key(|layer| std::cmp::Reverse(layer.descriptor.size));
+        ours
+    });
+    ordered.collect()
 }
 
-impl Made<'_> {
-    fn count(&self, phases: &mut Phases) {
-        let Self { layer, done, .. } = self;
-        let times = done.times;
-        tracing::debug!(
-            layer = %layer.descriptor.digest, packed = layer.descriptor.size, unpacked = done.inflated,
-            entries = done.unpacked.entries, starved = ?times.starved, blob_hash = ?times.blob_hash,
-            inflate = ?times.inflate, diff_hash = ?times.diff_hash, unpack = ?times.unpack, "a layer is unpacked"
-        );
-        phases.fetched += 1;
-        phases.add(Phase::Fetch, times.starved + times.blob_hash, layer.descriptor.size);
-        phases.add(Phase::Inflate, times.inflate, done.inflated);
-        phases.add(Phase::Unpack, times.diff_hash + times.unpack, done.unpacked.bytes);
+/// The layers that were made, in the order in which they were ready.
+struct Ready<'a> {
+    from: mpsc::UnboundedReceiver<Made<'a>>,
+    /// Of later waves.
+    early: Vec<Made<'a>>,
+}
+
+impl<'a> Ready<'a> {
+    /// All of ours in `wave`, once they are there.
+    async fn all_of(&mut self, wave: &Wave<'a>) -> Result<Vec<Made<'a>>, ImageError> {
+        let is_in = |made: &mut Made<'_>| {
+            wave.iter().filter_map(Lack::ours).any(|layer| layer.chain == made.layer.chain)
+        };
+        let wanted = wave.iter().filter_map(Lack::ours).count();
+        let mut all: Vec<Made<'a>> = self.early.extract_if(.., is_in).collect();
+        while all.len() < wanted {
+            let Some(mut made) = self.from.recv().await else {
+                // One of them failed.
+                self.early.append(&mut all);
+                return Err(ImageError::Stopped);
+            };
+            if is_in(&mut made) { all.push(made) } else { self.early.push(made) }
+        }
+        Ok(all)
+    }
+
+    /// Returns when containerd is done with all that nobody took.
+    async fn end(&mut self) {
+        while let Ok(made) = self.from.try_recv() {
+            self.early.push(made);
+        }
+        for mut made in self.early.drain(..) {
+            made.named().await.ok();
+        }
     }
 }
-
-/// Where a blob is.
-enum Blob {
-    /// In containerd.
-    Here,
-    /// At the registry; where it's to be kept, we are the ones who bring it.
-    Away(Option<Flight>),
-}
-
-/// A layer that was filled, and its blob, which containerd wants too.
-type Filled = (LayerDone, Option<Kept>);
-
-/// Blobs that get their names while other layers are at work.
-type Naming = JoinSet<Result<(), ImageError>>;
 
 impl Pull<'_> {
-    /// Returns once every layer's snapshot is committed and on the disk.
+    /// Returns once every layer's snapshot is committed and on the disk: those at the bottom while others are still under way,
+    /// so that a run that dies has done something, and the end isn't all that is left to do.
     pub(super) async fn bring(&self, missing: Missing<'_>, phases: &mut Phases) -> Result<(), ImageError> {
         phases.reused = u32::try_from(self.plan.layers.len() - missing.0.len()).unwrap_or(u32::MAX);
-        let mut made = self.make_durable(missing.ours().collect(), phases).await?;
+        let waves = missing.waves();
+        let halt = self.request.stop.child_token();
+        let (finished, from) = mpsc::unbounded_channel();
+        let mut ready = Ready { from, early: Vec::new() };
+        let making = self.make_all(in_order(&waves), &halt, finished);
+        let settling = async {
+            for wave in waves {
+                if let Err(error) = self.settle(wave, &mut ready, phases).await {
+                    halt.cancel();
+                    return Err(error);
+                }
+            }
+            Ok(())
+        };
+        let (made, settled) = tokio::join!(making, settling);
+        let outcome = match (made, settled) {
+            // They were stopped because of the other.
+            (Err(ImageError::Stopped), Err(error)) => Err(error),
+            (made, settled) => made.and(settled),
+        };
+        if outcome.is_err() {
+            // What containerd is still at would come back after it was thrown away.
+            self.request.stop.run_until_cancelled(ready.end()).await;
+        }
+        outcome
+    }
+
+    /// Commits a wave once its layers are there and on the disk, from the bottom up: each is released for others as soon as it
+    /// stands.
+    async fn settle<'p>(
+        &self,
+        wave: Wave<'p>,
+        ready: &mut Ready<'p>,
+        phases: &mut Phases,
+    ) -> Result<(), ImageError> {
+        let mut made = ready.all_of(&wave).await?;
+        self.make_durable(&mut made, phases).await?;
         let begun = Instant::now();
-        // From the bottom up: each is released for others as soon as it stands.
-        for one in missing.0 {
+        for one in wave {
             match one {
                 Lack::Ours(layer, flight) => {
                     if let Some(at) = made.iter().position(|made| made.layer.chain == layer.chain) {
@@ -161,220 +211,63 @@ impl Pull<'_> {
             match self.direct.flights.claim(layer.chain) {
                 Claim::Theirs(landing) => landing.wait().await,
                 Claim::Mine(_flight) => {
-                    for made in self.make_durable(vec![layer], phases).await? {
-                        self.commit(made).await?;
-                    }
-                    return Ok(());
+                    let mut made = self.make(layer, &self.request.stop.child_token()).await?;
+                    self.make_durable(std::slice::from_mut(&mut made), phases).await?;
+                    return self.commit(made).await;
                 }
             }
         }
     }
 
-    /// Unpacks all of `layers` onto the disk, and has their blobs kept.
-    async fn make_durable<'p>(
-        &self,
-        layers: Vec<&'p PlannedLayer>,
-        phases: &mut Phases,
-    ) -> Result<Vec<Made<'p>>, ImageError> {
-        let mut naming = Naming::new();
-        let made = match self.make_all(layers, &mut naming).await {
-            Ok(made) => made,
-            Err(error) => {
-                // What containerd is still at would come back after it was thrown away.
-                let ended = async { while naming.join_next().await.is_some() {} };
-                self.request.stop.run_until_cancelled(ended).await;
-                return Err(error);
-            }
-        };
-        for one in &made {
+    /// Puts what was made onto the disk, and returns when its blobs have their names, too.
+    async fn make_durable(&self, made: &mut [Made<'_>], phases: &mut Phases) -> Result<(), ImageError> {
+        for one in made.iter() {
             one.count(phases);
         }
-        let named = async {
-            let mut all = Ok(());
-            while let Some(named) = naming.join_next().await {
-                all = all.and(named.unwrap_or(Err(ImageError::Stopped)));
-            }
-            all
-        };
         let begun = Instant::now();
         let synced = async {
             let synced = self.direct.sync(self.root).await;
             early_file::let_go().await;
             (synced, begun.elapsed())
         };
+        let named = async {
+            let mut all = Ok(());
+            for one in made {
+                all = all.and(one.named().await);
+            }
+            all
+        };
         let ((synced, took), named) = tokio::join!(synced, named);
         synced.and(named)?;
         phases.add(Phase::Sync, took, 0);
         phases.add(Phase::Commit, begun.elapsed().saturating_sub(took), 0);
-        Ok(made)
+        Ok(())
     }
 
-    /// Unpacks all of `layers`, some at a time, the largest first: a large one that begins last would end alone. When one
-    /// fails, the others are ended, and have let go of all that they wrote when this returns.
+    /// Unpacks all of `layers`, some at a time. When one fails, the others are ended, and have let go of all that they wrote
+    /// when this returns.
     async fn make_all<'p>(
         &self,
-        mut layers: Vec<&'p PlannedLayer>,
-        naming: &mut Naming,
-    ) -> Result<Vec<Made<'p>>, ImageError> {
-        layers.sort_by_key(|layer| std::cmp::Reverse(layer.descriptor.size));
+        layers: Vec<&'p PlannedLayer>,
+        halt: &CancellationToken,
+        finished: mpsc::UnboundedSender<Made<'p>>,
+    ) -> Result<(), ImageError> {
         // Boxed, or the compiler can't tell that the whole may go from thread to thread.
-        let halt = self.request.stop.child_token();
         let jobs: Vec<BoxFuture<'_, Result<Made<'p>, ImageError>>> =
-            layers.into_iter().map(|layer| self.make(layer, &halt).boxed()).collect();
-        let mut all = Vec::with_capacity(jobs.len());
+            layers.into_iter().map(|layer| self.make(layer, halt).boxed()).collect();
         let mut failed = None;
         let mut jobs = stream::iter(jobs).buffer_unordered(self.direct.layers_at_once);
         while let Some(made) = jobs.next().await {
             match made {
-                Ok(mut made) => {
-                    if let Some(kept) = made.kept.take() {
-                        naming.spawn(kept.commit());
-                    }
-                    all.push(made);
-                }
+                // Who would receive it has failed, and so will the others.
+                Ok(made) => drop(finished.send(made)),
                 Err(error) => {
                     halt.cancel();
                     failed.get_or_insert(error);
                 }
             }
         }
-        failed.map_or(Ok(all), Err)
-    }
-
-    async fn make<'p>(
-        &self,
-        layer: &'p PlannedLayer,
-        halt: &CancellationToken,
-    ) -> Result<Made<'p>, ImageError> {
-        // Before the fetch: a layer that held memory and waited for its threads could keep another's bytes from coming.
-        let slot = halt.run_until_cancelled(self.direct.slots.acquire()).await;
-        let _slot = slot.and_then(Result::ok).ok_or(ImageError::Stopped)?;
-        let mut attempt = Attempt::FIRST;
-        loop {
-            let scratch = self.work.scratch().await?;
-            let error = match self.fill(layer, attempt, &scratch, halt).await {
-                Ok((done, kept)) => return Ok(Made { layer, scratch, done, kept }),
-                Err(error) => error,
-            };
-            self.work.discard(scratch).await?;
-            let next = attempt.after(&error, self.request.repository.has_mirrors());
-            match next {
-                Some(next) if !halt.is_cancelled() => attempt = next,
-                _ => return Err(error),
-            }
-            self.direct.metrics.retried(error.kind());
-            tracing::warn!(error = chain(&error), from = ?attempt.from, "a layer came wrong; it's fetched anew");
-        }
-    }
-
-    /// Fetches, checks and unpacks one layer into `scratch`, and keeps its blob where containerd keeps them.
-    async fn fill(
-        &self,
-        layer: &PlannedLayer,
-        attempt: Attempt,
-        scratch: &Scratch,
-        halt: &CancellationToken,
-    ) -> Result<Filled, ImageError> {
-        let blob = &layer.descriptor;
-        let by_file = &self.direct.by_file;
-        let (source, mut keeping): (Arc<dyn RangeSource>, _) = match self.whence(layer, halt).await? {
-            Blob::Here => (Arc::new(LocalBlob::new(self.direct.containerd.clone(), blob.digest)), None),
-            Blob::Away(flight) => {
-                let keeping = match flight {
-                    Some(flight) => {
-                        Keeping::begin(self.work, blob, self.content_root, by_file, flight).await?
-                    }
-                    None => None,
-                };
-                let repository = self.request.repository;
-                let source = match attempt.from {
-                    Whence::AnyHost => repository.blob(blob),
-                    Whence::RegistryItself => repository.blob_past_mirrors(blob),
-                };
-                (source, keeping)
-            }
-        };
-        let filled = self.pour(layer, scratch, source, keeping.as_mut(), halt).await;
-        match (filled, keeping) {
-            (Ok(done), keeping) => Ok((done, keeping.map(|keeping| keeping.done(self.labels(layer))))),
-            (Err(error), keeping) => {
-                if let Some(keeping) = keeping {
-                    self.request.stop.run_until_cancelled(keeping.let_go()).await;
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// Has the bytes of `source` checked, unpacked into `scratch` and kept.
-    async fn pour(
-        &self,
-        layer: &PlannedLayer,
-        scratch: &Scratch,
-        source: Arc<dyn RangeSource>,
-        mut keeping: Option<&mut Keeping>,
-        halt: &CancellationToken,
-    ) -> Result<LayerDone, ImageError> {
-        let blob = &layer.descriptor;
-        let copy = keeping.as_mut().and_then(|keeping| keeping.take_file());
-        let job = self.job(layer, scratch, copy)?;
-        // When one of them fails, the others end with it; whichever said why is believed.
-        let ending = halt.child_token();
-        let (fetched, mut pieces) = mpsc::channel::<Piece>(1);
-        let fetch =
-            self.direct.engine.fetch_in_order(source, blob.size, fetched, self.request.progress, &ending);
-        let passing = keeping.filter(|keeping| !keeping.is_by_file()).map(|keeping| {
-            let (tee, both) = mpsc::channel::<Piece>(1);
-            keeping.pass(std::mem::replace(&mut pieces, both), tee)
-        });
-        let unpack = async {
-            let done = process(job, pieces, &self.direct.threads, &ending).await;
-            if done.is_err() {
-                ending.cancel();
-            }
-            done
-        };
-        let (fetched, passed, done) = tokio::join!(fetch, OptionFuture::from(passing), unpack);
-        if halt.is_cancelled() {
-            return Err(ImageError::Stopped);
-        }
-        let why =
-            |cause| ImageError::Fetch { image: self.image(), layer: blob.digest, cause: Box::new(cause) };
-        let passed = passed.unwrap_or(Ok(()));
-        match (done, passed, fetched) {
-            (Ok(done), passed, _) => passed.map(|()| done),
-            // Its bytes ended because of one of the others.
-            (Err(LayerError::Cut | LayerError::Stopped), Err(error), _) => Err(error),
-            (Err(LayerError::Cut | LayerError::Stopped), _, Err(cause)) => Err(why(cause)),
-            (Err(cause), ..) => Err(self.failed(layer, cause)),
-        }
-    }
-
-    /// Where the blob is to be had. Whoever else brings it just now, for a layer at another place, is waited for.
-    async fn whence(&self, layer: &PlannedLayer, halt: &CancellationToken) -> Result<Blob, ImageError> {
-        let blob = &layer.descriptor;
-        loop {
-            if self.work.has_blob(blob).await? {
-                return Ok(Blob::Here);
-            }
-            if !self.keeps_blobs {
-                return Ok(Blob::Away(None));
-            }
-            match self.direct.blob_flights.claim(blob.digest) {
-                Claim::Theirs(landing) => {
-                    halt.run_until_cancelled(landing.wait()).await.ok_or(ImageError::Stopped)?;
-                }
-                // It may have landed in between.
-                Claim::Mine(_) if self.work.has_blob(blob).await? => return Ok(Blob::Here),
-                Claim::Mine(flight) => {
-                    let is_adopted = match self.content_root {
-                        Some(root) => self.work.adopt_blob(blob, root, &self.labels(layer)).await?,
-                        None => false,
-                    };
-                    return Ok(if is_adopted { Blob::Here } else { Blob::Away(Some(flight)) });
-                }
-            }
-        }
+        failed.map_or(Ok(()), Err)
     }
 
     /// Throws away what is half-written of the image's blobs, and nobody's.
@@ -388,36 +281,6 @@ impl Pull<'_> {
         }
     }
 
-    /// What the layer's threads are to do.
-    fn job(
-        &self,
-        layer: &PlannedLayer,
-        scratch: &Scratch,
-        copy: Option<EarlyFile>,
-    ) -> Result<LayerJob<Unpacker>, ImageError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let root = rustix::fs::open(&scratch.dir, flags, Mode::empty())
-            .map_err(|errno| CommitError::NoAccess { root: scratch.dir.clone(), cause: errno.into() })?;
-        let limits = Limits { room: self.direct.room(self.root), ..Limits::default() };
-        let sink = match layer.parent {
-            Some(_) => Unpacker::new(root, limits),
-            None => Unpacker::lowest(root, limits),
-        };
-        Ok(LayerJob {
-            compression: layer.compression,
-            blob: layer.descriptor.digest,
-            size: layer.descriptor.size,
-            diff: layer.diff,
-            sink: sink.map_err(|cause| self.failed(layer, LayerError::Unpack(cause)))?,
-            copy,
-        })
-    }
-
-    fn failed(&self, layer: &PlannedLayer, cause: LayerError) -> ImageError {
-        let digest = layer.descriptor.digest;
-        ImageError::Layer { image: self.image(), layer: digest, cause: Box::new(cause) }
-    }
-
     async fn commit(&self, made: Made<'_>) -> Result<(), ImageError> {
         let layer = made.layer;
         let commit = CommitLayer {
@@ -429,12 +292,7 @@ impl Pull<'_> {
         Ok(self.work.commit(made.scratch, &commit).await?)
     }
 
-    fn labels(&self, layer: &PlannedLayer) -> BTreeMap<String, String> {
-        let source = labels::of_source(self.request.asked.reference);
-        labels::of_layer(layer.diff).into_iter().chain(source).collect()
-    }
-
-    fn image(&self) -> String {
+    pub(super) fn image(&self) -> String {
         self.request.asked.reference.to_string()
     }
 }

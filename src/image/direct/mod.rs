@@ -9,11 +9,13 @@ mod flights;
 mod keeping;
 mod layers;
 mod local;
+mod one_layer;
 mod phases;
 mod plan;
 mod puller;
 mod space;
 mod unable;
+mod waves;
 
 pub use phases::{Phase, Phases};
 pub(super) use puller::{Direct, Request};

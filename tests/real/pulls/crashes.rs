@@ -6,7 +6,7 @@ use stoker::types::ImageRef;
 
 use crate::faulty::{files, image, refs};
 use crate::on_each_version::on_each_version;
-use crate::parts::{Fault, FaultProxy, Registry, Rule, Version, until};
+use crate::parts::{Fault, FaultProxy, ImageBuilder, Layer, Registry, Rule, Version, until};
 use crate::pulling::Pulling;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -15,6 +15,7 @@ on_each_version! {
     a_collection_takes_nothing_of_what_is_under_way
     a_containerd_that_is_killed_is_pulled_into_again
     blobs_that_are_there_are_not_fetched
+    layers_at_the_bottom_stand_while_the_others_come
 }
 
 mod scenario {
@@ -93,6 +94,43 @@ mod scenario {
         assert!(pulling.pull(&tag).await.unwrap().pulled);
         assert_eq!(blobs(), before, "{:?}", registry.pulls());
         pulling.assert_holds(&image, &refs(&files)).await;
+        pulling.bench.is_empty_without(&tag).await;
+        pulling.end().await;
+    }
+
+    pub(super) async fn layers_at_the_bottom_stand_while_the_others_come(version: Version) {
+        let (mut pulling, registry) = tokio::join!(Pulling::start_on(version), Registry::start());
+        let proxy = FaultProxy::start(&registry.host());
+        pulling.bench.containerd.trust(&registry.host(), &proxy.url());
+        let layer = |number: u8| {
+            let bytes: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(50_000).collect();
+            Layer::new().file(&format!("file-{number}"), bytes, 0o644)
+        };
+        let image = (0..12).fold(ImageBuilder::new(), |image, number| image.layer(layer(number))).build();
+        let tag: ImageRef = registry.push(&image, "team/app", "v1").await.by_tag().parse().unwrap();
+        let path = |layer: usize| format!("/blobs/{}", image.layers[layer].digest);
+        proxy.add(Rule::get(&path(11), Fault::Stall(1000)).always());
+        let pull = pulling.spawn(&tag);
+        let chains = crate::commit::bench::chains(&image);
+        let stands = async || {
+            let known = pulling.bench.known_snapshots().await;
+            chains[..8].iter().all(|chain| known.contains(&chain.to_string())).then_some(())
+        };
+        until("two thirds of the layers", SOON, stands).await;
+        assert!(!pull.is_finished());
+
+        // Whoever dies now has done that much.
+        pulling.bench.containerd.kill9();
+        pull.await.unwrap().unwrap_err();
+        proxy.clear();
+        pulling.bench.containerd.restart().await;
+        let before = registry.pulls().len();
+        pulling.pull(&tag).await.unwrap();
+        let asked = registry.pulls()[before..].join("\n");
+        assert!((0..8).all(|layer| !asked.contains(&path(layer))), "{asked}");
+        pulling.bench.collect().await;
+        assert_eq!(pulling.bench.snapshots().await.len(), 12);
+        assert_eq!(pulling.bench.blobs().await.len(), 12 + 2);
         pulling.bench.is_empty_without(&tag).await;
         pulling.end().await;
     }

@@ -1,0 +1,63 @@
+/// So many waves at most. Each ends with a sync, which takes from the unpacking of the next one.
+const WAVES: u64 = 3;
+
+/// A wave is at most so many packed bytes, so that a pull of hours that dies has lost minutes.
+const LARGEST: u64 = 1 << 30;
+
+/// Where the layers of an image are cut into waves, each of which is committed while the next ones are under way: how many
+/// layers each has. `sizes` are their packed bytes, from the bottom up.
+///
+/// Layers begin in the order of their waves, and within one the largest first. So an image with a layer that is a large part
+/// of it is one wave: begun late, that layer would end alone.
+pub(super) fn cut(sizes: &[u64]) -> Vec<usize> {
+    let total = sizes.iter().fold(0_u64, |sum, size| sum.saturating_add(*size));
+    let largest = sizes.iter().copied().max().unwrap_or_default();
+    if largest.saturating_mul(2 * WAVES) > total {
+        return vec![sizes.len()];
+    }
+    let enough = total.div_ceil(WAVES).min(LARGEST);
+    let mut waves = Vec::new();
+    let (mut layers, mut bytes) = (0, 0_u64);
+    for size in sizes {
+        layers += 1;
+        bytes = bytes.saturating_add(*size);
+        if bytes >= enough {
+            waves.push(layers);
+            (layers, bytes) = (0, 0);
+        }
+    }
+    if layers > 0 {
+        waves.push(layers);
+    }
+    waves
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn many_small_layers_are_three_waves_and_a_large_one_makes_one() {
+        assert_eq!(cut(&[10; 12]), [4, 4, 4]);
+        assert_eq!(cut(&[10; 13]), [5, 5, 3]);
+        assert_eq!(cut(&[719, 500, 400, 236]), [4]);
+        assert_eq!(cut(&[5; 5]), [5]);
+        assert_eq!(cut(&[7]), [1]);
+        assert_eq!(cut(&[]), [0]);
+    }
+
+    #[test]
+    fn no_wave_is_much_larger_than_the_largest() {
+        let sizes = vec![LARGEST / 4; 40];
+        assert_eq!(cut(&sizes), vec![4; 10]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_layer_is_in_one_wave(sizes in prop::collection::vec(0..u64::MAX, 0..200)) {
+            prop_assert_eq!(cut(&sizes).iter().sum::<usize>(), sizes.len());
+        }
+    }
+}
