@@ -45,7 +45,7 @@ mod tests {
         assert_eq!(cut(&[719, 500, 400, 236]), [4]);
         assert_eq!(cut(&[5; 5]), [5]);
         assert_eq!(cut(&[7]), [1]);
-        assert_eq!(cut(&[]), [0]);
+        assert!(cut(&[]).is_empty());
     }
 
     #[test]
