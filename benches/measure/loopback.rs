@@ -1,4 +1,4 @@
-//! What it costs to have an image's bytes come over loopback from the registry, and to do nothing with them.
+//! What it costs to have bytes come over loopback from a server, and to do nothing with them.
 
 use std::io::{self, BufReader, Write as _};
 use std::net::TcpStream;
@@ -7,55 +7,52 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::made::Image;
-use crate::parts::Registry;
-use crate::usage::{cpu, cpu_of_thread};
+use super::usage::{cpu, cpu_of_thread};
 
 const RANGE: u64 = 16 << 20;
 const CONNECTIONS: usize = 8;
 
 /// The cost.
-pub(super) struct Loopback {
+pub(crate) struct Loopback {
     /// The client's processor time.
-    pub(super) client: Duration,
-    /// The registry's.
-    pub(super) server: Duration,
+    pub(crate) client: Duration,
+    /// The server's.
+    pub(crate) server: Duration,
     /// How long it took.
-    pub(super) wall: Duration,
+    pub(crate) wall: Duration,
 }
 
 impl Loopback {
     /// Both sides' processor time.
-    pub(super) fn cpu(&self) -> Duration {
+    pub(crate) fn cpu(&self) -> Duration {
         self.client + self.server
     }
 }
 
-/// Downloads all layers by ranges, eight at once.
-pub(super) async fn measure(registry: &Registry, image: &Image) -> Loopback {
-    let before = cpu(registry.pid());
+/// Downloads files by ranges, eight at once: of each its path with its query, and its size. `server` is the process at
+/// `host`.
+pub(crate) fn measure(host: &str, server: u32, files: &[(String, u64)]) -> Loopback {
+    let before = cpu(server);
     let begun = Instant::now();
     let mut ranges = Vec::new();
-    for layer in &image.layers {
-        let path = format!("/v2/{}/blobs/{}", image.repository(), layer.digest);
-        let starts = (0..layer.size).step_by(RANGE as usize);
-        ranges.extend(starts.map(|from| (path.clone(), from, (from + RANGE).min(layer.size))));
+    for (path, size) in files {
+        let starts = (0..*size).step_by(RANGE as usize);
+        ranges.extend(starts.map(|from| (path.clone(), from, (from + RANGE).min(*size))));
     }
     let ranges = Mutex::new(ranges);
-    let host = registry.host();
     let client = tokio::task::block_in_place(|| {
         std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..CONNECTIONS).map(|_| scope.spawn(|| worker(&host, &ranges))).collect();
+            let workers: Vec<_> = (0..CONNECTIONS).map(|_| scope.spawn(|| worker(host, &ranges))).collect();
             workers.into_iter().map(|worker| worker.join().expect("no worker panics")).sum()
         })
     });
-    Loopback { client, server: cpu(registry.pid()).saturating_sub(before), wall: begun.elapsed() }
+    Loopback { client, server: cpu(server).saturating_sub(before), wall: begun.elapsed() }
 }
 
 /// Fetches ranges over one connection until there are none; gives its processor time.
 fn worker(host: &str, ranges: &Mutex<Vec<(String, u64, u64)>>) -> Duration {
     let begun = cpu_of_thread();
-    let stream = TcpStream::connect(host).expect("the registry listens");
+    let stream = TcpStream::connect(host).expect("the server listens");
     let mut reader = BufReader::with_capacity(256 << 10, stream.try_clone().expect("a second handle"));
     let mut writer = stream;
     loop {
