@@ -89,12 +89,12 @@ impl Made {
 }
 
 /// Finds the files, or makes them; those of another size go. A run that finds another one at it waits.
-pub(crate) async fn bring(gib: u64) -> Made {
+pub(crate) async fn bring(mib: u64) -> Made {
     let parts = parts_dir();
     std::fs::create_dir_all(&parts).unwrap_or_else(|error| panic!("{}: {error}", parts.display()));
     let lock = File::create(parts.join(format!("{NAME}.lock"))).expect("a lock file can be made");
     lock.lock().expect("it can be locked");
-    let name = format!("{NAME}-{VERSION}-{gib}-gib");
+    let name = format!("{NAME}-{VERSION}-{mib}-mib");
     let directory = parts.join(&name);
     let known = directory.join("sets.json");
     let buckets = directory.join("buckets");
@@ -103,7 +103,7 @@ pub(crate) async fn bring(gib: u64) -> Made {
         Some(sets) => sets,
         None => {
             remove_others(&parts);
-            let sets = make(&directory, &buckets, gib).await;
+            let sets = make(&directory, &buckets, mib).await;
             // Written last, by a rename: without it nothing here counts.
             let new = directory.join("sets.new");
             std::fs::write(&new, serde_json::to_vec(&sets).expect("JSON")).expect("it can be written");
@@ -124,13 +124,13 @@ fn remove_others(parts: &Path) {
     }
 }
 
-async fn make(directory: &Path, buckets: &Path, gib: u64) -> (Set, Set) {
-    println!("making a model of {gib} GiB and {SMALL_FILES} small files, once, in {}", directory.display());
+async fn make(directory: &Path, buckets: &Path, mib: u64) -> (Set, Set) {
+    println!("making a model of {mib} MiB and {SMALL_FILES} small files, once, in {}", directory.display());
     let begun = Instant::now();
     std::fs::create_dir_all(buckets).unwrap_or_else(|error| panic!("{}: {error}", buckets.display()));
     let s3 = S3::start_over(buckets).await;
     s3.make_bucket(BUCKET).await;
-    let model = make_model(&s3, directory, gib << 30).await;
+    let model = make_model(&s3, directory, mib << 20).await;
     let small = make_small(&s3).await;
     for set in [&model, &small] {
         let url = |file: &Item| json!({"path": file.path, "size": file.size, "sha256": file.sha256.hex(), "url": format!("{}/{}", set.name, file.path)});

@@ -2,8 +2,8 @@
 //! that people use for it today. Same server, same bytes; rounds interleaved.
 //!
 //! `cargo bench --bench weights`, or with some of `-- floor model small shaped killed flipped`. The environment narrows
-//! it: `BENCH_GIB=1` (the model's size, 8 if not given), `BENCH_ROUNDS=3`, `BENCH_SIDES=pull,rclone`, `BENCH_LINK=90,20`
-//! (MB/s of a connection for `shaped`), `BENCH_MAKE=1` (only make the files).
+//! it: `BENCH_GIB=1` (the model's size, 8 if not given; 0.1 only shows that it works), `BENCH_ROUNDS=3`,
+//! `BENCH_SIDES=pull,rclone`, `BENCH_LINK=90,20` (MB/s of a connection for `shaped`), `BENCH_MAKE=1` (only make the files).
 //!
 //! `tests/setup/bring-parts.sh --bench` brings the peers; one that isn't there is left out, and named. The files are
 //! made once and kept beside the other parts (`STOKER_PARTS`): the model's size and a quarter while they are made. A run
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
 /// All that is wanted. Whatever was started goes when this is dropped.
 async fn run(settings: &Settings) {
     println!("\n{}", measure::machine());
-    let made = made::bring(settings.gib).await;
+    let made = made::bring(settings.mib).await;
     for set in [&made.model, &made.small] {
         println!("  {}", set.line());
     }

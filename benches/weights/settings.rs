@@ -9,8 +9,8 @@ pub(crate) struct Settings {
     sides: Option<Vec<String>>,
     /// How often each side runs.
     pub(crate) rounds: usize,
-    /// The model's size.
-    pub(crate) gib: u64,
+    /// The model's size, in MiB.
+    pub(crate) mib: u64,
     /// MB/s of one connection, for the shaped link.
     pub(crate) link: Vec<u64>,
     /// Only make the files.
@@ -33,7 +33,7 @@ impl Settings {
             parts,
             sides: words("BENCH_SIDES"),
             rounds: usize::try_from(or("BENCH_ROUNDS", 5)?).map_err(|_| "too many rounds".to_owned())?,
-            gib: or("BENCH_GIB", 8)?,
+            mib: mib()?,
             link,
             only_make: value("BENCH_MAKE").is_some(),
         })
@@ -48,6 +48,14 @@ impl Settings {
     pub(crate) fn wants_side(&self, name: &str) -> bool {
         self.sides.as_ref().is_none_or(|sides| sides.iter().any(|wanted| wanted == name))
     }
+}
+
+/// `BENCH_GIB`, which may have a fraction, in MiB.
+fn mib() -> Result<u64, String> {
+    let Some(text) = value("BENCH_GIB") else { return Ok(8 << 10) };
+    let gib = text.parse().ok().filter(|gib: &f64| (0.01..=1024.0).contains(gib));
+    gib.map(|gib| (gib * 1024.0) as u64)
+        .ok_or_else(|| format!("BENCH_GIB: '{text}' isn't a size from 0.01 to 1024"))
 }
 
 /// More than none.
