@@ -166,6 +166,9 @@ impl Side {
 
     /// Its flags, without what is the place's own.
     pub(crate) fn flags(self, course: &Course<'_>) -> String {
+        if self == Self::Agent {
+            return format!("agent --once, whose list has s3://{BUCKET}/{}/", course.set.name);
+        }
         let command = self.command(course, Path::new("DIR"), Purpose::Race);
         let desk = course.desk.display().to_string();
         let words: Vec<String> =

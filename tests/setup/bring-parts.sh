@@ -202,7 +202,12 @@ build_registry() { go install -ldflags "-s -w" github.com/distribution/distribut
 build_versitygw() { go install -ldflags "-s -w" github.com/versity/versitygw/cmd/versitygw@v$VERSITYGW; }
 
 build_rclone() { GOTOOLCHAIN=${GOTOOLCHAIN:-auto} go install -ldflags "-s -w" github.com/rclone/rclone@v$RCLONE; }
-build_s5cmd() { go install -ldflags "-s -w" github.com/peak/s5cmd/v2@v$S5CMD; }
+# As a dependency: `go install` also wants the list of all its versions, which a module proxy may refuse.
+build_s5cmd() {
+  local module=github.com/peak/s5cmd/v2
+  printf 'module stoker.dev/parts\n\ngo 1.24\n\nrequire %s v%s\n' $module $S5CMD >go.mod &&
+    go build -mod=mod -o "$GOBIN/s5cmd" -ldflags "-s -w -X $module/version.Version=v$S5CMD" $module
+}
 
 # All of a cluster in one build, so that what its programs share is compiled once. Kubernetes replaces its own
 # libraries by directories that its module doesn't have: here the same by their released versions.
