@@ -49,33 +49,39 @@ pub(crate) fn measure(host: &str, server: u32, files: &[(String, u64)]) -> Loopb
     Loopback { client, server: cpu(server).saturating_sub(before), wall: begun.elapsed() }
 }
 
-/// Fetches ranges over one connection until there are none; gives its processor time.
+/// Fetches ranges over one connection after the other until there are none; gives its processor time.
 fn worker(host: &str, ranges: &Mutex<Vec<(String, u64, u64)>>) -> Duration {
     let begun = cpu_of_thread();
-    let stream = TcpStream::connect(host).expect("the server listens");
-    let mut reader = BufReader::with_capacity(256 << 10, stream.try_clone().expect("a second handle"));
-    let mut writer = stream;
+    let mut open = None;
     loop {
         let Some((path, from, end)) = ranges.lock().expect("no worker panics").pop() else { break };
+        let mut reader = open.take().unwrap_or_else(|| {
+            let stream = TcpStream::connect(host).expect("the server listens");
+            BufReader::with_capacity(256 << 10, stream)
+        });
         let last = end - 1;
-        write!(writer, "GET {path} HTTP/1.1\r\nHost: {host}\r\nRange: bytes={from}-{last}\r\n\r\n")
-            .expect("a request");
-        let status = skip_head(&mut reader).expect("an answer");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nRange: bytes={from}-{last}\r\n\r\n");
+        reader.get_mut().write_all(request.as_bytes()).expect("a request");
+        let (status, stays) = skip_head(&mut reader).expect("an answer");
         assert!(status.contains(" 206 "), "{status}");
         skip_body(&mut reader, end - from).expect("a body");
+        // Some servers close it after each answer.
+        open = stays.then_some(reader);
     }
     cpu_of_thread() - begun
 }
 
-/// Reads an answer's head, and gives its first line.
-fn skip_head(reader: &mut impl io::BufRead) -> io::Result<String> {
+/// Reads an answer's head, and gives its first line, and whether the connection stays.
+fn skip_head(reader: &mut impl io::BufRead) -> io::Result<(String, bool)> {
     let mut status = String::new();
     reader.read_line(&mut status)?;
+    let mut stays = true;
     let mut line = String::new();
     while reader.read_line(&mut line)? > 2 {
+        stays &= !line.trim_end().eq_ignore_ascii_case("connection: close");
         line.clear();
     }
-    Ok(status)
+    Ok((status, stays))
 }
 
 /// Reads so many bytes to nowhere.
