@@ -1,9 +1,10 @@
 //! How long a model's files take from a server onto this disk: by `stoker`, verified and durable, and by the programs
 //! that people use for it today. Same server, same bytes; rounds interleaved.
 //!
-//! `cargo bench --bench weights`, or with some of `-- floor model small shaped killed flipped`. The environment narrows
-//! it: `BENCH_GIB=1` (the model's size, 8 if not given; 0.1 only shows that it works), `BENCH_ROUNDS=3`,
-//! `BENCH_SIDES=pull,rclone`, `BENCH_LINK=90,20` (MB/s of a connection for `shaped`), `BENCH_MAKE=1` (only make the files).
+//! `cargo bench --bench weights`, or with some of `-- floor model small shaped killed flipped`; about an hour. The
+//! environment narrows it: `BENCH_GIB=1` (the model's size, 8 if not given; 0.1 only shows that it works),
+//! `BENCH_ROUNDS=3`, `BENCH_SIDES=pull,rclone`, `BENCH_LINK=90,20` (MB/s of a connection for `shaped`, 90 if not given),
+//! `BENCH_MAKE=1` (only make the files).
 //!
 //! `tests/setup/bring-parts.sh --bench` brings the peers; one that isn't there is left out, and named. The files are
 //! made once and kept beside the other parts (`STOKER_PARTS`): the model's size and a quarter while they are made. A run

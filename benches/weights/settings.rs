@@ -26,7 +26,7 @@ impl Settings {
         if let Some(unknown) = parts.iter().find(|part| !PARTS.contains(&part.as_str())) {
             return Err(format!("there is no part '{unknown}'"));
         }
-        let link = words("BENCH_LINK").unwrap_or_else(|| vec!["90".to_owned(), "20".to_owned()]);
+        let link = words("BENCH_LINK").unwrap_or_else(|| vec!["90".to_owned()]);
         let link = link.iter().map(|text| number("BENCH_LINK", text)).collect::<Result<_, _>>()?;
         let or = |name, default| value(name).map_or(Ok(default), |text| number(name, &text));
         Ok(Self {
