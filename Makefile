@@ -62,7 +62,8 @@ demo: ## A registry, an S3 server and containerd on this machine; a real image a
 	@$(PROFILE_DIR)/examples/demo
 
 .PHONY: bench
-bench: setup ## Race images into containerd, pods cold and warm on a cluster, and the path to disk; over an hour
+bench: ## Race weights and images against what people use today, pods cold and warm, and the path to disk; some hours
+	@tests/setup/bring-parts.sh --bench
 	$(CARGO) bench --locked
 
 # How long each target is fuzzed.

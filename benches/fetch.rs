@@ -3,17 +3,20 @@
 //! `cargo bench --bench fetch`. The files go to `STOKER_BENCH_DIR`, or below `target/`; what the disk can do decides
 //! much, so compare ratios, and name the disk beside any figure. Rounds are interleaved, because what ran before
 //! (a full page cache, a busy disk) changes what comes after.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "measure/median.rs"]
+mod median;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 use futures::StreamExt as _;
+use median::median;
 use stoker::fetch::{ALIGNMENT, Engine, Limits, Schedule, Sink};
 use stoker::source::{MemorySource, RangeSource as _};
 use stoker::types::{ByteRange, Digest, Hasher, Progress};
@@ -100,17 +103,12 @@ fn race(blobs: usize, size: usize, rounds: usize) {
         "\nmemory to durable file, {blobs} blobs of {size} bytes, median of {rounds} in {}",
         dir.display()
     );
-    let medians = times.map(median);
+    let medians = times.map(|times| median(&times));
     for ((_, name), time) in WAYS.iter().zip(medians) {
         let rate = (blobs * size) as f64 / time.as_secs_f64() / GB;
         let ratio = medians[0].as_secs_f64() / time.as_secs_f64();
         println!("{name:40} {rate:6.2} GB/s  {ratio:5.2} x");
     }
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
 }
 
 async fn sequential(source: &MemorySource, paths: &[PathBuf], size: usize, digest: Digest) {

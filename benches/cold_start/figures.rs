@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::measure::{self, median};
+
 /// One side of a race: what it does, and how long each round took.
 pub(crate) struct Side {
     /// What is done, and by whom.
@@ -15,13 +17,6 @@ impl Side {
     pub(crate) fn new(name: &'static str) -> Self {
         Self { name, times: Vec::new() }
     }
-}
-
-/// The middle one; of an even number the later of the two.
-pub(crate) fn median(times: &[Duration]) -> Duration {
-    let mut times = times.to_vec();
-    times.sort_unstable();
-    times[times.len() / 2]
 }
 
 /// The longest.
@@ -50,24 +45,11 @@ fn print_side(side: &Side, ratio: &str) {
     println!("  {:<63} {middle:>6.2} s {ratio:>8}   ({})", side.name, rounds.join(", "));
 }
 
-/// What ran here, in one line.
+/// What ran here, and what shares it.
 pub(crate) fn machine() -> String {
-    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-    let field = |text: &str, name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    };
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let model = field(&read("/proc/cpuinfo"), "model name").unwrap_or_else(|| "CPU".to_owned());
-    let memory = field(&read("/proc/meminfo"), "MemTotal").unwrap_or_default();
-    let kib: u64 = memory.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or_default();
-    let load = read("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" ");
-    let build = if cfg!(debug_assertions) { "a debug build, whose figures tell nothing" } else { "release" };
     format!(
-        "stoker {} ({build}); {cores} cores of {model}, {} GB of memory, load before {load}.\n\
-         Control plane, node, registry and object store share this machine and its loopback. Stoker is installed on\n\
+        "{}.\nControl plane, node, registry and object store share this machine and its loopback. Stoker is installed on\n\
          the node for both sides of a race.",
-        env!("CARGO_PKG_VERSION"),
-        kib * 1024 / 1_000_000_000,
+        measure::machine(),
     )
 }

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::cluster::{Cluster, pod};
 use crate::figures::{Side, print_race};
-use crate::pages;
+use crate::measure::pages;
 use crate::parts::{BuiltImage, ImageBuilder, Layer, PushedImage};
 
 const ROUNDS: usize = 3;

@@ -14,7 +14,8 @@
 mod cluster;
 mod figures;
 mod image;
-mod pages;
+#[path = "../measure/mod.rs"]
+mod measure;
 #[path = "../../tests/real/parts/mod.rs"]
 mod parts;
 mod reaction;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::cluster::Cluster;
-use crate::figures::{median, slowest};
+use crate::figures::slowest;
+use crate::measure::median;
 use crate::weights::URI;
 
 /// Of each kind of goods.

@@ -8,7 +8,7 @@ use stoker::types::Digest;
 use crate::cluster::{Cluster, pod};
 use crate::figures::{Side, print_race};
 use crate::image::noise;
-use crate::pages;
+use crate::measure::pages;
 use crate::parts::{ImageBuilder, Layer, PushedImage};
 
 const ROUNDS: usize = 3;

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::figures::median;
 use crate::made::Made;
+use crate::measure::{median, usage};
 use crate::parts::{Registry, system};
 use crate::settings::Settings;
 use crate::sides::{Side, pull_by_stoker, stoker, verify};
-use crate::usage;
 
 /// Runs it.
 pub(crate) async fn run(settings: &Settings, made: &Made, registry: &Registry) {

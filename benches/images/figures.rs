@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::floor::Floor;
+use crate::measure::median;
 use crate::race::{Race, Run};
 use crate::sides::Side;
 
@@ -19,13 +20,6 @@ stoker pull has synced when it ends; containerd hasn't: \"+ sync\" is what that 
 CPU s: of the pull; containerd's with the children that it has waited for. The kernel's own writing isn't in it
 \"CPU, disk\" are the whole machine's, whoever uses them
 ";
-
-/// The middle one; of an even number the later of the two.
-pub(crate) fn median<T: PartialOrd + Copy>(values: &[T]) -> T {
-    let mut values = values.to_vec();
-    values.sort_by(|a, b| a.partial_cmp(b).expect("they can be compared"));
-    values[values.len() / 2]
-}
 
 fn median_of<T: PartialOrd + Copy>(runs: &[Run], field: impl Fn(&Run) -> T) -> T {
     median(&runs.iter().map(field).collect::<Vec<T>>())
@@ -163,24 +157,4 @@ fn bottleneck(runs: &[Run]) -> &'static str {
         (false, true) => "disk",
         (false, false) => "neither: it waits for itself",
     }
-}
-
-/// What ran here, in a few lines.
-pub(crate) fn machine() -> String {
-    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-    let field = |text: &str, name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    };
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let model = field(&read("/proc/cpuinfo"), "model name").unwrap_or_else(|| "CPU".to_owned());
-    let memory = field(&read("/proc/meminfo"), "MemTotal").unwrap_or_default();
-    let kib: u64 = memory.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or_default();
-    let load = read("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" ");
-    let build = if cfg!(debug_assertions) { "a debug build, whose figures tell nothing" } else { "release" };
-    format!(
-        "stoker {} ({build}); {cores} cores of {model}, {} GB of memory, load before {load}",
-        env!("CARGO_PKG_VERSION"),
-        kib * 1024 / 1_000_000_000,
-    )
 }

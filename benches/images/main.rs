@@ -20,8 +20,9 @@ mod cores;
 mod figures;
 mod floor;
 mod layers;
-mod limits;
 mod made;
+#[path = "../measure/mod.rs"]
+mod measure;
 #[path = "../../tests/real/parts/mod.rs"]
 mod parts;
 mod race;
@@ -30,7 +31,6 @@ mod shaped;
 mod sides;
 mod slow_registry;
 mod store;
-mod usage;
 mod wheels;
 
 use std::process::ExitCode;
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
 
 /// All that is wanted. Whatever was started goes when this is dropped.
 async fn run(settings: &Settings) {
-    println!("\n{}", figures::machine());
+    println!("\n{}", measure::machine());
     let store = made::bring().await;
     let images: Vec<&made::Image> =
         store.images.iter().filter(|image| settings.wants_image(&image.name)).collect();

@@ -6,13 +6,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::figures;
-use crate::limits::Limits;
 use crate::made::{Image, Made};
+use crate::measure::limits::Limits;
+use crate::measure::usage::{self, Busy, Machine};
 use crate::parts::{Containerd, Registry, Scratch};
 use crate::settings::Settings;
 use crate::sides::{Own, Side, verify};
 use crate::store::Store;
-use crate::usage::{self, Busy, Machine};
 
 /// One image's race.
 pub(crate) struct Race {

@@ -6,11 +6,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::made::Made;
+use crate::measure::paced_server::Pace;
+use crate::measure::usage::{self, Machine};
 use crate::settings::Settings;
 use crate::sides::{Side, verify};
-use crate::slow_registry::SlowRegistry;
+use crate::slow_registry;
 use crate::store::Store;
-use crate::usage::{self, Machine};
 
 const ROUND_TRIP: Duration = Duration::from_millis(20);
 const MB: u64 = 1_000_000;
@@ -39,7 +40,7 @@ pub(crate) async fn run(settings: &Settings, made: &Made) {
 async fn once(made: &Made, side: Side, rate: u64) {
     let image = made.image("E");
     let containerd = side.containerd().await;
-    let registry = SlowRegistry::start(made, image, ROUND_TRIP, rate * MB);
+    let registry = slow_registry::start(made, image, Pace { round_trip: ROUND_TRIP, rate: Some(rate * MB) });
     containerd.trust(&registry.host(), &format!("http://{}", registry.host()));
     usage::drop_page_cache();
     let store = Store::at(&made.directory);

@@ -1,19 +1,16 @@
 //! The sides of the race: each begins with a containerd 2.4 of its own that has nothing, and ends with a usable image.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::{ImageSpec, ImageStatusRequest, PullImageRequest};
 
-use crate::limits::{Limits, inside};
 use crate::made::Image;
-use crate::parts::{Cgroup, Containerd, Options, Process, Stoker, Version};
-use crate::usage;
-
-/// Often enough: a process's peak only grows, and the last one asked for counts.
-const LOOK: Duration = Duration::from_millis(5);
+use crate::measure::child;
+use crate::measure::limits::{InCgroup, Limits, inside};
+use crate::parts::{Containerd, Options, Stoker, Version};
 
 /// containerd as most nodes have it: no igzip and no pigz beside it, so that it inflates by its own Go code.
 const STOCK: [(&str, &str); 2] = [("CONTAINERD_DISABLE_IGZIP", "true"), ("CONTAINERD_DISABLE_PIGZ", "true")];
@@ -123,21 +120,6 @@ pub(crate) struct Own {
     pub(crate) in_cgroup: Option<InCgroup>,
 }
 
-/// What a cgroup says.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct InCgroup {
-    /// The largest amount of memory, with the page cache, in bytes.
-    pub(crate) peak: u64,
-    /// How often the limit was met.
-    pub(crate) at_the_limit: u64,
-}
-
-impl InCgroup {
-    fn of(cgroup: &Cgroup) -> Self {
-        Self { peak: cgroup.peak().unwrap_or_default(), at_the_limit: cgroup.at_the_limit() }
-    }
-}
-
 /// `stoker pull REFERENCE` for this containerd.
 pub(crate) fn stoker(containerd: &Containerd, reference: &str) -> Command {
     Stoker::new(["pull", reference])
@@ -150,21 +132,8 @@ pub(crate) fn stoker(containerd: &Containerd, reference: &str) -> Command {
 /// # Panics
 /// When it fails.
 pub(crate) async fn pull_by_stoker(command: Command, dir: &Path) -> Own {
-    let log: PathBuf = dir.join("stoker.log");
-    tokio::task::spawn_blocking(move || {
-        let before = usage::cpu_of_children();
-        let process = Process::start("stoker pull", &command, &log);
-        let mut peak = 0;
-        while !process.gone_within(LOOK) {
-            peak = peak.max(usage::peak(process.pid()));
-        }
-        let cpu = usage::cpu_of_children().saturating_sub(before);
-        let status = process.exit_status().expect("it has ended");
-        assert!(status.success(), "stoker pull: {status}{}", process.last_lines());
-        Own { cpu, peak, in_cgroup: None }
-    })
-    .await
-    .expect("the run is looked after")
+    let used = child::must_do("stoker pull", &command, &dir.join("stoker.log")).await;
+    Own { cpu: used.cpu, peak: used.peak, in_cgroup: None }
 }
 
 async fn pull_by_cri(containerd: &Containerd, reference: &str) {

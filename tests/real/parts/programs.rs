@@ -20,12 +20,16 @@ pub(crate) fn part(dir: &str, name: &str) -> PathBuf {
 
 /// A program of the system. Those that only root needs may be outside the `PATH`.
 pub(crate) fn system(name: &str) -> PathBuf {
+    find_system(name).unwrap_or_else(|| panic!("{name} isn't installed: run `make setup`, which installs it"))
+}
+
+/// The same, if it is installed.
+pub(crate) fn find_system(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from))
         .map(|dir| dir.join(name))
         .find(|program| is_program(program))
-        .unwrap_or_else(|| panic!("{name} isn't installed: run `make setup`, which installs it"))
 }
 
 fn is_program(path: &Path) -> bool {

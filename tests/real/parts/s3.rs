@@ -1,6 +1,6 @@
 //! versitygw: an S3 server over a directory.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
@@ -23,6 +23,7 @@ const REGION: &str = "us-east-1";
 pub(crate) struct S3 {
     process: Process,
     port: FreePort,
+    buckets: PathBuf,
     scratch: Scratch,
 }
 
@@ -30,19 +31,33 @@ impl S3 {
     /// Starts one without a bucket.
     pub(crate) async fn start() -> Self {
         let scratch = Scratch::new("s3");
-        let port = FreePort::find();
         let buckets = scratch.dir("buckets");
+        Self::serve(scratch, buckets).await
+    }
+
+    /// Starts one over a directory that exists, with a bucket for each directory in it.
+    pub(crate) async fn start_over(buckets: &Path) -> Self {
+        Self::serve(Scratch::new("s3"), buckets.to_owned()).await
+    }
+
+    async fn serve(scratch: Scratch, buckets: PathBuf) -> Self {
+        let port = FreePort::find();
         let mut command = Command::new(part("versitygw-1.8.0", "versitygw"));
         command
             .args(["--access", ACCESS_KEY, "--secret", SECRET_KEY, "--region", REGION])
             .args(["--port", &port.address(), "posix"])
-            .arg(buckets);
+            .arg(&buckets);
         let process = Process::start("versitygw", &command, &scratch.join("versitygw.log"));
-        let s3 = Self { process, port, scratch };
+        let s3 = Self { process, port, buckets, scratch };
         let client = s3.client();
         let answer = async || client.list_buckets().send().await.ok().map(drop);
         s3.process.wait_ready("an answer", START, answer).await;
         s3
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// `http://127.0.0.1:PORT`.
@@ -129,8 +144,8 @@ impl S3 {
     }
 
     /// The directory of a bucket: the objects are the files below it.
-    pub(crate) fn directory(&self, bucket: &str) -> std::path::PathBuf {
-        self.scratch.join("buckets").join(bucket)
+    pub(crate) fn directory(&self, bucket: &str) -> PathBuf {
+        self.buckets.join(bucket)
     }
 
     /// `METHOD /BUCKET/KEY` of each request since the start, in order.

@@ -39,6 +39,13 @@ fn ticks(path: &str, first: usize, count: usize) -> Duration {
     TICK * ticks
 }
 
+/// The bytes that a process has written, to sockets and files, also by sendfile (proc(5), `/proc/PID/io`, `wchar`).
+pub(crate) fn written(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("wchar: "));
+    line.and_then(|count| count.trim().parse().ok()).unwrap_or_default()
+}
+
 /// The largest resident size that a process has had, in bytes; 0 when it is gone.
 pub(crate) fn peak(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

@@ -13,7 +13,7 @@ const PIECE: usize = 8 << 20;
 const PAGE: usize = 4096;
 
 /// Bytes in a second.
-pub(super) struct Disk {
+pub(crate) struct Disk {
     write: f64,
     read: f64,
     writers: u64,
@@ -21,17 +21,17 @@ pub(super) struct Disk {
 
 impl Disk {
     /// How long so many bytes take.
-    pub(super) fn writing(&self, bytes: u64) -> Duration {
+    pub(crate) fn writing(&self, bytes: u64) -> Duration {
         Duration::from_secs_f64(bytes as f64 / self.write)
     }
 
     /// The same for reading.
-    pub(super) fn reading(&self, bytes: u64) -> Duration {
+    pub(crate) fn reading(&self, bytes: u64) -> Duration {
         Duration::from_secs_f64(bytes as f64 / self.read)
     }
 
     /// In words.
-    pub(super) fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         format!(
             "the disk takes {:.0} MB/s and gives {:.0} MB/s past the page cache ({} writers at once, synced)",
             self.write / 1e6,
@@ -42,7 +42,7 @@ impl Disk {
 }
 
 /// Writes and reads a large file in `dir`, with one thread and with two; the better counts.
-pub(super) fn measure(dir: &Path) -> Disk {
+pub(crate) fn measure(dir: &Path) -> Disk {
     let path = dir.join("disk");
     let mut best = Disk { write: 0.0, read: 0.0, writers: 1 };
     for threads in [1, 2, 4] {
@@ -91,21 +91,21 @@ fn rate(threads: u64, path: &Path, write: bool) -> f64 {
 }
 
 /// A buffer that begins at a page, as O_DIRECT asks for.
-pub(super) struct Aligned {
+pub(crate) struct Aligned {
     bytes: Vec<u8>,
     begin: usize,
 }
 
 impl Aligned {
     /// One of [`PIECE`] bytes, none of them 0.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let bytes = vec![0xa5; PIECE + PAGE];
         let begin = bytes.as_ptr().align_offset(PAGE);
         Self { bytes, begin }
     }
 
     /// Its bytes.
-    pub(super) fn bytes(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
         &mut self.bytes[self.begin..self.begin + PIECE]
     }
 }

@@ -49,6 +49,22 @@ impl Limits {
     }
 }
 
+/// What a cgroup says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InCgroup {
+    /// The largest amount of memory, with the page cache, in bytes.
+    pub(crate) peak: u64,
+    /// How often the limit was met.
+    pub(crate) at_the_limit: u64,
+}
+
+impl InCgroup {
+    /// What it says now.
+    pub(crate) fn of(cgroup: &Cgroup) -> Self {
+        Self { peak: cgroup.peak().unwrap_or_default(), at_the_limit: cgroup.at_the_limit() }
+    }
+}
+
 /// The same command, which first enters the cgroup.
 pub(crate) fn inside(cgroup: &Cgroup, command: &Command) -> Command {
     let enter: Vec<PathBuf> = cgroup.doors();
