@@ -4,7 +4,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use http::StatusCode;
 use http::header::{ACCEPT_ENCODING, HeaderValue};
-use reqwest::{Client, Request, RequestBuilder, Response};
+use reqwest::{Client, Method, Request, RequestBuilder, Response};
 
 use super::store::{Meaning, Store, Words};
 use crate::source::body::{Cut, body};
@@ -62,13 +62,16 @@ impl Wire {
         request: impl Fn() -> Request,
     ) -> Result<Document, SourceError> {
         patiently(|| async {
-            let answer = self.ask(&**store, key, request()).await?;
+            let request = request();
+            // To a HEAD the headers are those of the object itself.
+            let has_document = request.method() == Method::GET;
+            let answer = self.ask(&**store, key, request).await?;
             if answer.status() != StatusCode::OK {
                 return Err(self.refused(&**store, key, answer).await);
             }
             let headers = answer.headers().clone();
             let protocol = |problem: String| SourceError::Protocol { what: store.shown(key), problem };
-            if answer::is_html(&headers) && answer::content_length(&headers) != Some(0) {
+            if has_document && answer::is_html(&headers) {
                 return Err(protocol(crate::source::ranged::WEB_PAGE.to_owned()));
             }
             match self.read(&**store, answer, longest).await? {

@@ -49,7 +49,8 @@ fn refusal(status: u16, code: &str, message: &str) -> Answer {
 /// The blob `m/model.bin`.
 fn object(request: &Request) -> Answer {
     match request.target.starts_with("/acct/models/m/model.bin") {
-        true => Answer::of(request, BLOB, "0x1"),
+        // A blob's type is its owner's business.
+        true => Answer::of(request, BLOB, "0x1").header("Content-Type", "text/html"),
         false => Answer::new(404),
     }
 }

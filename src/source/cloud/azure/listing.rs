@@ -53,7 +53,8 @@ pub(super) fn page(document: &[u8]) -> Result<Page, String> {
 /// The code and the message of a refusal. The rest of it, which may repeat a signature, is left alone.
 pub(super) fn words(document: &[u8]) -> Option<Words> {
     let (mut code, mut message) = (String::new(), String::new());
-    let read = read(document, |path, element| {
+    // What was read before a mistake is good enough.
+    let _ = read(document, |path, element| {
         match (path, element) {
             (["Error", "Code"], Element::End(text)) => code = text,
             (["Error", "Message"], Element::End(text)) => message = text,
@@ -61,7 +62,7 @@ pub(super) fn words(document: &[u8]) -> Option<Words> {
         }
         Ok(())
     });
-    (read.is_ok() && !code.is_empty()).then_some(Words { code, message })
+    (!code.is_empty()).then_some(Words { code, message })
 }
 
 impl Blob {
