@@ -39,6 +39,13 @@ impl Owner {
         let name = self.secret.clone().unwrap_or_else(|| "of the environment".to_owned());
         SourceError::Credentials { name, problem: problem.into() }
     }
+
+    /// Nobody answered. Also where the environment has no credentials: on a node that has just booted, the service that
+    /// gives the instance's own may not be there yet.
+    fn unreached(&self) -> SourceError {
+        let cause = if self.secret.is_none() { self.advice } else { "it could not be asked" };
+        SourceError::Connect { origin: "a server that gives tokens".to_owned(), cause: cause.into() }
+    }
 }
 
 impl Tokens {
@@ -71,22 +78,13 @@ impl Tokens {
         let error = match tokio::time::timeout(self.patience, provider.get_credential()).await {
             Ok(Ok(credential)) => return Ok(credential),
             Ok(Err(error)) => error,
-            Err(_) if owner.secret.is_none() => return Err(owner.failed(owner.advice)),
-            Err(_) => {
-                let origin = "the server that gives tokens".to_owned();
-                return Err(token(SourceError::Stalled { origin, after: self.patience }));
-            }
+            Err(_) => return Err(token(owner.unreached())),
         };
         if let Some(refused) = in_chain::<Refused>(&error) {
             return Err(token(refused.as_error()));
         }
-        match in_chain::<HttpError>(&error).map(HttpError::kind) {
-            // There is no metadata service on this machine.
-            Some(_) if owner.secret.is_none() => Err(owner.failed(owner.advice)),
-            Some(_) => {
-                let origin = "the server that gives tokens".to_owned();
-                Err(token(SourceError::Connect { origin, cause: "it could not be asked".into() }))
-            }
+        match in_chain::<HttpError>(&error) {
+            Some(_) => Err(token(owner.unreached())),
             None => Err(owner.failed("no token can be made of them; check each value")),
         }
     }

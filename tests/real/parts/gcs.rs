@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
 use super::free_port::FreePort;
 use super::http;
 use super::process::Process;
@@ -51,24 +53,28 @@ impl Gcs {
     /// Makes a bucket.
     pub(crate) async fn make_bucket(&self, bucket: &str) {
         let url = format!("{}/storage/v1/b", self.url());
-        let made = http::client().post(url).json(&serde_json::json!({"name": bucket})).send().await;
+        let document = serde_json::json!({"name": bucket}).to_string();
+        let made =
+            http::client().post(url).header("Content-Type", "application/json").body(document).send().await;
         assert!(made.as_ref().is_ok_and(|made| made.status().is_success()), "bucket {bucket}: {made:?}");
     }
 
     /// Puts an object, in place of an older one.
     pub(crate) async fn put(&self, bucket: &str, key: &str, bytes: impl Into<Vec<u8>>) {
-        let url = format!("{}/upload/storage/v1/b/{bucket}/o", self.url());
-        let put = http::client().post(url).query(&[("uploadType", "media"), ("name", key)]);
+        let name = utf8_percent_encode(key, NON_ALPHANUMERIC);
+        let url = format!("{}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={name}", self.url());
+        let put = http::client().post(url);
         let put = put.header("Content-Type", "application/octet-stream").body(bytes.into()).send().await;
         assert!(put.as_ref().is_ok_and(|put| put.status().is_success()), "gs://{bucket}/{key}: {put:?}");
     }
 
     /// Gives an object custom metadata. It's the same generation afterwards.
     pub(crate) async fn describe(&self, bucket: &str, key: &str, name: &str, value: &str) {
-        let key = percent_encoding::utf8_percent_encode(key, percent_encoding::NON_ALPHANUMERIC);
+        let key = utf8_percent_encode(key, NON_ALPHANUMERIC);
         let url = format!("{}/storage/v1/b/{bucket}/o/{key}", self.url());
-        let metadata = serde_json::json!({"metadata": {name: value}});
-        let put = http::client().patch(url).json(&metadata).send().await;
+        let metadata = serde_json::json!({"metadata": {name: value}}).to_string();
+        let put = http::client().patch(url).header("Content-Type", "application/json").body(metadata);
+        let put = put.send().await;
         assert!(put.as_ref().is_ok_and(|put| put.status().is_success()), "gs://{bucket}/{key}: {put:?}");
     }
 }

@@ -16,7 +16,7 @@ struct Bed {
     azurite: Azurite,
     google: FaultProxy,
     azure: FaultProxy,
-    _gpus: Gpus,
+    gpus: Gpus,
 }
 
 /// One of them.
@@ -38,7 +38,7 @@ impl Bed {
             .env("GOOGLE_BASE_URL", google.url())
             .env("GOOGLE_ANONYMOUS", "1")
             .envs(azurite.env(&azure.host()));
-        Self { agent, gcs, azurite, google, azure, _gpus: gpus }
+        Self { agent, gcs, azurite, google, azure, gpus }
     }
 
     async fn put(&self, cloud: Cloud, key: &str, bytes: &[u8]) {

@@ -113,7 +113,7 @@ async fn a_file_that_grows_is_warm_only_as_what_it_ends_as() {
     let mut file = std::fs::File::options().append(true).open(&path).unwrap();
     until("the change to be seen", SOON, async || {
         std::io::Write::write_all(&mut file, b"more").unwrap();
-        let status = bed.agent.status().await.ok()?;
+        let status = bed.agent.status().await?;
         assert_eq!(crate::node::current(&bed.agent, "growing").len(), 0, "nothing half-written is shown");
         (code(&status, "growing").as_deref() == Some("SourceChanged")).then_some(())
     })
@@ -126,7 +126,7 @@ async fn a_file_that_grows_is_warm_only_as_what_it_ends_as() {
 
 #[tokio::test]
 async fn a_file_that_may_not_be_read_is_named_with_the_next_step() {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::PermissionsExt;
     let bed = Bed::new();
     let path = bed.put("closed/w.bin", b"weights");
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();

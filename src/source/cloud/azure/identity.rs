@@ -11,7 +11,7 @@ use crate::source::credentials::Credentials;
 /// Says that nobody is to be named: for public containers.
 const ANONYMOUS: &str = "AZURE_STORAGE_ANONYMOUS";
 
-const ADVICE: &str = "there are none (AZURE_* of the environment, workload identity and the instance's managed identity \
+const ADVICE: &str = "there may be none (AZURE_* of the environment, workload identity and the instance's managed identity \
                       were asked); bind an identity to the pod, or name a Secret under `credentials`, with files \
                       AZURE_STORAGE_*, or AZURE_STORAGE_ANONYMOUS for a public container";
 

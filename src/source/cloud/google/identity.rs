@@ -22,7 +22,7 @@ const BASE_URL: &str = "GOOGLE_BASE_URL";
 /// The same for Google's own clients, which then name nobody.
 const EMULATOR: &str = "STORAGE_EMULATOR_HOST";
 
-const ADVICE: &str = "there are none (GOOGLE_APPLICATION_CREDENTIALS, gcloud's own and the metadata server were asked); \
+const ADVICE: &str = "there may be none (GOOGLE_APPLICATION_CREDENTIALS, gcloud's own and the metadata server were asked); \
                       bind a service account to the pod, or name a Secret under `credentials`, with a file key.json, or \
                       GOOGLE_ANONYMOUS for a public bucket";
 

@@ -146,19 +146,20 @@ async fn without_any_credentials_the_next_step_is_told() {
     let bed = Bed::start().await;
     let [endpoint, account, _] = bed.azurite.env(&bed.azure.host());
     // Nobody listens on port 1.
-    let agent = crate::node::agent(&bed._gpus)
+    let agent = crate::node::agent(&bed.gpus)
         .env("HOME", "/nonexistent")
         .env("GCE_METADATA_HOST", "127.0.0.1:1")
         .env("GCE_METADATA_IP", "127.0.0.1:1")
         .env("AZURE_MSI_ENDPOINT", "http://127.0.0.1:1/")
         .envs([endpoint, account, ("GOOGLE_BASE_URL", bed.google.url())]);
     agent.write_list(&list(&[&Cloud::Google.entry("m/"), &Cloud::Azure.entry("m/")]));
-    let run = agent.once(SOON).await;
+    let run = agent.once(SOON * 3).await;
     let told = said(&run);
     for (id, word) in
         [("google", "GOOGLE_ANONYMOUS for a public bucket"), ("azure", "AZURE_STORAGE_ANONYMOUS")]
     {
-        assert!(row(&told, id).contains("Denied") && row(&told, id).contains(word), "{told}");
+        // On a node that has just booted they may come yet.
+        assert!(row(&told, id).contains("Unreachable") && row(&told, id).contains(word), "{told}");
     }
     assert!(bed.google.seen().is_empty() && bed.azure.seen().is_empty());
 }
