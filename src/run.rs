@@ -265,6 +265,7 @@ fn rooms(
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<Rooms> {
     let config = args.sources.config(args.allow.allow_schemes.iter().any(|scheme| scheme == "http"));
+    let config = source::SourceConfig { file_root: args.allow.file_root.clone(), ..config };
     let sources = source::Sources::new(config.clone())?;
     // One for both goods: they share the memory and the connections.
     let engine = fetch::Engine::new(args.sources.limits()).counting_in(Arc::clone(metrics));

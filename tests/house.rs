@@ -21,12 +21,14 @@ const FLOORS: [&[&str]; 7] = [
 const TOP: usize = 6;
 
 /// Each outside system's client crate has one room.
-const CLIENTS: [(&str, &[&str]); 17] = [
+const CLIENTS: [(&str, &[&str]); 19] = [
     ("reqwest", &["source"]),
     ("aws_sdk_s3", &["source"]),
     ("aws_config", &["source"]),
     ("aws_smithy_http_client", &["source"]),
     ("aws_smithy_runtime_api", &["source"]),
+    ("object_store", &["source"]),
+    ("quick_xml", &["source"]),
     ("containerd_client", &["containerd"]),
     ("k8s_cri", &["containerd"]),
     ("nvml_wrapper", &["gpu"]),

@@ -19,7 +19,7 @@ use crate::{fetch, image, source, weights};
 
 /// Fetch images into containerd, or weights into a directory, once
 ///
-/// A URI with a scheme (https:// s3://) is weights and needs --to; anything else is an image reference. What is there
+/// A URI with a scheme (https:// s3:// gs:// az:// file://) is weights and needs --to; anything else is an image reference. What is there
 /// already isn't fetched again. Weights are checked against the digests that their source publishes, and are on the
 /// disk when this ends.
 #[derive(Debug, Clone, Args)]
@@ -143,8 +143,9 @@ impl Fetchers {
             Wanted::Weights(..) => None,
         });
         let references: BTreeSet<ImageRef> = references.collect();
-        // Whoever types http:// knows what it is.
-        let config = args.sources.config(true);
+        // Whoever types http:// or file:// knows what it is.
+        let file_root = Some(PathBuf::from("/"));
+        let config = source::SourceConfig { file_root, ..args.sources.config(true) };
         let engine = fetch::Engine::new(args.sources.limits());
         let images = (!references.is_empty()).then(|| {
             let (_, watched) = watch::channel(references);

@@ -15,6 +15,8 @@ pub struct SourceConfig {
     pub stall: Duration,
     /// Whether plain `http://` may be used, where anybody on the way can change the bytes.
     pub allow_http: bool,
+    /// The directory below which `file://` may be read; `None`: nowhere.
+    pub file_root: Option<PathBuf>,
 }
 
 impl Default for SourceConfig {
@@ -25,6 +27,7 @@ impl Default for SourceConfig {
             first_byte: Duration::from_secs(20),
             stall: Duration::from_secs(5),
             allow_http: false,
+            file_root: None,
         }
     }
 }

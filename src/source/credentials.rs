@@ -46,6 +46,11 @@ impl Credentials {
         self.values.get(key).map(|value| value.reveal().as_str())
     }
 
+    /// All files and their values.
+    pub(super) fn all(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        self.values.iter().map(|(key, value)| (key.clone(), value.reveal().clone()))
+    }
+
     /// The value in the file `key`, or an error that says which is missing.
     pub(super) fn need(&self, key: &str) -> Result<&str, SourceError> {
         self.get(key).ok_or_else(|| self.failed(&format!("it has no file {key}")))

@@ -1,5 +1,8 @@
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+
+use rustix::io::Errno;
 
 use crate::types::ErrorKind;
 
@@ -49,7 +52,14 @@ pub enum SourceError {
     },
     #[error("credentials {name:?}: {problem}")]
     Credentials { name: String, problem: String },
-    #[error("{scheme}:// is not supported by this version; use https:// or s3://")]
+    #[error("cannot {doing} {path}{}", next_step(cause))]
+    File {
+        doing: &'static str,
+        path: String,
+        #[source]
+        cause: io::Error,
+    },
+    #[error("{scheme}:// is not supported by this version; use https://, s3://, gs://, az:// or file://")]
     Unsupported { scheme: String },
 }
 
@@ -77,7 +87,37 @@ impl SourceError {
             Self::Mirrors { cause, .. } => cause.kind(),
             Self::Invalid { .. } => ErrorKind::Invalid,
             Self::Credentials { .. } => ErrorKind::Denied,
+            Self::File { cause, .. } => file_kind(cause),
             Self::Unsupported { .. } => ErrorKind::Unsupported,
         }
+    }
+}
+
+fn file_kind(cause: &io::Error) -> ErrorKind {
+    match Errno::from_io_error(cause) {
+        Some(Errno::NOENT) => ErrorKind::NotFound,
+        Some(Errno::ACCESS | Errno::PERM) => ErrorKind::Denied,
+        Some(Errno::XDEV | Errno::LOOP | Errno::NOTDIR | Errno::NAMETOOLONG | Errno::ISDIR) => {
+            ErrorKind::Invalid
+        }
+        Some(Errno::NOSYS) => ErrorKind::Unsupported,
+        // A file that was replaced on an NFS server.
+        Some(Errno::STALE) => ErrorKind::Changed,
+        _ => ErrorKind::Transient,
+    }
+}
+
+/// What somebody who reads it can do, for the causes whose own words don't tell.
+fn next_step(cause: &io::Error) -> &'static str {
+    match Errno::from_io_error(cause) {
+        Some(Errno::NOENT) => " (is the volume mounted into the agent?)",
+        Some(Errno::ACCESS) => " (the agent's user may not; make it readable for it)",
+        Some(Errno::PERM) => " (a seccomp profile or the file system refuses it)",
+        Some(Errno::XDEV) => {
+            " (it leads out of --file-root: through .. or a link, and absolute links always do)"
+        }
+        Some(Errno::LOOP) => " (its links lead in circles, or through /proc)",
+        Some(Errno::NOSYS) => " (Linux 5.6 or newer is needed)",
+        _ => "",
     }
 }

@@ -12,12 +12,14 @@ use crate::types::{ByteRange, Digest, RelPath};
 mod answer;
 mod body;
 mod client;
+mod cloud;
 mod config;
 mod credentials;
 mod dns;
 mod error;
 #[cfg(test)]
 mod faulty;
+mod files;
 mod http;
 mod index;
 mod memory;

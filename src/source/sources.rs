@@ -4,10 +4,11 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use url::Url;
 
 use super::credentials::Credentials;
+use super::files::Files;
 use super::http::{Http, Place};
 use super::index::{self, Indexed};
 use super::selection::Selection;
-use super::{RemoteFile, SourceConfig, SourceError, s3};
+use super::{RemoteFile, SourceConfig, SourceError, cloud, s3};
 use crate::list::WeightsGoods;
 use crate::types::WeightsUri;
 
@@ -23,6 +24,8 @@ struct Clients {
     config: SourceConfig,
     http: Http,
     s3: s3::Clients,
+    clouds: cloud::Clients,
+    files: Files,
 }
 
 impl Sources {
@@ -33,7 +36,9 @@ impl Sources {
     pub fn new(config: SourceConfig) -> Result<Self, SourceError> {
         let http = Http::new(&config)?;
         let s3 = s3::Clients::new(&config);
-        Ok(Self(Arc::new(Clients { config, http, s3 })))
+        let clouds = cloud::Clients::new(&config)?;
+        let files = Files::new(&config);
+        Ok(Self(Arc::new(Clients { config, http, s3, clouds, files })))
     }
 
     /// Lists the files that `goods` means, sorted by path: filtered by its globs, with the digests it gives where
@@ -60,6 +65,15 @@ impl Sources {
             WeightsUri::S3 { bucket, key } => {
                 self.0.s3.bucket(bucket, credentials.as_ref()).await?.files(key, &selection).await?
             }
+            WeightsUri::Gcs { bucket, key } => {
+                self.0.clouds.google(bucket, credentials.as_ref()).await?.files(key, &selection).await?
+            }
+            WeightsUri::Azure { account, container, key } => {
+                let container =
+                    self.0.clouds.azure(account.as_deref(), container, credentials.as_ref()).await?;
+                container.files(key, &selection).await?
+            }
+            WeightsUri::File(path) => self.0.files.files(path, credentials.as_ref(), &selection).await?,
             uri => return Err(SourceError::Unsupported { scheme: uri.scheme().to_owned() }),
         };
         selection.check(files)

@@ -22,10 +22,10 @@ pub enum WeightsUri {
         /// An object's name, or a prefix that is empty or ends in `/`.
         key: String,
     },
-    /// `az://account/container/blob`, as for S3.
+    /// `az://container/blob` or `az://container@account/blob`, as for S3.
     Azure {
-        /// The storage account.
-        account: String,
+        /// The storage account, or `None` for that of the credentials.
+        account: Option<String>,
         /// The container.
         container: String,
         /// A blob's name, or a prefix that is empty or ends in `/`.
@@ -82,11 +82,7 @@ impl FromStr for WeightsUri {
             "https" | "http" => parse_http(text),
             "s3" => bucket_and_key(rest).map(|(bucket, key)| Self::S3 { bucket, key }),
             "gs" => bucket_and_key(rest).map(|(bucket, key)| Self::Gcs { bucket, key }),
-            "az" => {
-                let (account, rest) = bucket_and_key(rest)?;
-                let (container, key) = bucket_and_key(&rest)?;
-                Ok(Self::Azure { account, container, key })
-            }
+            "az" => parse_azure(rest),
             "hf" => parse_hugging_face(rest),
             "oci" => rest
                 .parse()
@@ -125,6 +121,36 @@ fn bucket_and_key(rest: &str) -> Result<(String, String), InvalidWeightsUri> {
     Ok((bucket.to_owned(), key.to_owned()))
 }
 
+/// The endpoints of the public cloud may be spelt out, as other tools want it. Another host is none that a list may
+/// choose, since the agent's signatures go there: the credentials name it.
+fn parse_azure(rest: &str) -> Result<WeightsUri, InvalidWeightsUri> {
+    const ENDPOINTS: [&str; 2] = [".blob.core.windows.net", ".dfs.core.windows.net"];
+    let invalid = |problem: &str| InvalidWeightsUri { problem: problem.to_owned() };
+    let (place, key) = rest.split_once('/').unwrap_or((rest, ""));
+    let (container, host) = match place.split_once('@') {
+        Some((container, host)) => (container, Some(host)),
+        None => (place, None),
+    };
+    let is_container = (3..=63).contains(&container.len())
+        && container.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if !is_container {
+        return Err(invalid("write az://container/blob or az://container@account/blob"));
+    }
+    let account = host.map(|host| {
+        ENDPOINTS.iter().find_map(|endpoint| host.strip_suffix(endpoint)).unwrap_or(host).to_owned()
+    });
+    let is_account = |name: &str| {
+        (3..=24).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+    };
+    if account.as_deref().is_some_and(|name| !is_account(name)) {
+        return Err(invalid(
+            "after @ comes the storage account's name; another endpoint is named by AZURE_STORAGE_ENDPOINT in the \
+             credentials",
+        ));
+    }
+    Ok(WeightsUri::Azure { account, container: container.to_owned(), key: key.to_owned() })
+}
+
 fn parse_hugging_face(rest: &str) -> Result<WeightsUri, InvalidWeightsUri> {
     let invalid = |problem: &str| InvalidWeightsUri { problem: problem.to_owned() };
     let (repo, revision) = rest.split_once('@').unwrap_or((rest, "main"));
@@ -156,7 +182,10 @@ impl fmt::Display for WeightsUri {
             }
             Self::S3 { bucket, key } => write!(f, "s3://{bucket}/{key}"),
             Self::Gcs { bucket, key } => write!(f, "gs://{bucket}/{key}"),
-            Self::Azure { account, container, key } => write!(f, "az://{account}/{container}/{key}"),
+            Self::Azure { account: Some(account), container, key } => {
+                write!(f, "az://{container}@{account}/{key}")
+            }
+            Self::Azure { account: None, container, key } => write!(f, "az://{container}/{key}"),
             Self::HuggingFace { repo, revision } => write!(f, "hf://{repo}@{revision}"),
             Self::Oci(reference) => write!(f, "oci://{reference}"),
             Self::File(path) => write!(f, "file://{path}"),
@@ -179,7 +208,8 @@ mod tests {
             "http://127.0.0.1:80/x",
             "s3://bucket/models/llama/",
             "gs://bucket/key",
-            "az://account/container/dir/",
+            "az://container/dir/",
+            "az://container@account/dir/blob",
             "hf://org/name@9f3c2a",
             "hf://org/name@refs/pr/1",
             "oci://ghcr.io/a/b:1",
@@ -189,6 +219,10 @@ mod tests {
         }
         assert_eq!(shown("hf://org/name"), "hf://org/name@main");
         assert_eq!(shown("s3://bucket"), "s3://bucket/");
+        assert_eq!(shown("az://models"), "az://models/");
+        for endpoint in ["", ".blob.core.windows.net", ".dfs.core.windows.net"] {
+            assert_eq!(shown(&format!("az://models@account{endpoint}/a/b")), "az://models@account/a/b");
+        }
     }
 
     #[test]
@@ -214,7 +248,12 @@ mod tests {
             "hf://a/b@",
             "file://relative",
             "file:///a/../b",
-            "az://account",
+            "az://",
+            "az:///key",
+            "az://No/key",
+            "az://models@/key",
+            "az://models@evil.example.com/key",
+            "az://models@127.0.0.1:10000/key",
         ] {
             assert!(text.parse::<WeightsUri>().is_err(), "{text}");
         }

@@ -106,6 +106,8 @@ fn as_whom(cause: &SourceError, credentials: Option<&str>) -> String {
     match (cause, credentials) {
         // It names them itself.
         (SourceError::Credentials { .. }, _) => String::new(),
+        // Nobody is asked.
+        (SourceError::File { .. }, _) => String::new(),
         _ if cause.kind() != ErrorKind::Denied => String::new(),
         (_, Some(name)) => format!(" with the credentials {name:?}; check what their Secret holds"),
         (_, None) => " without named credentials; name a mounted Secret under `credentials`".to_owned(),

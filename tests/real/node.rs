@@ -35,7 +35,7 @@ pub(crate) fn agent(gpus: &Gpus) -> Agent {
     agent
         .env("STOKER_LIST", list.to_str().unwrap())
         .env("STOKER_CONTAINERD_ADDRESS", nobody.to_str().unwrap())
-        .env("STOKER_ALLOW_SCHEMES", "https,http,s3")
+        .env("STOKER_ALLOW_SCHEMES", "https,http,s3,gs,az")
         .env("STOKER_GPU_INTERVAL", "0.3")
 }
 

@@ -1,7 +1,9 @@
 //! Weights from servers that fail, change and refuse: what ends in the cache is right, or isn't there.
 
 mod cache;
+mod clouds;
 mod faults;
+mod files;
 mod refusals;
 
 use std::collections::BTreeSet;

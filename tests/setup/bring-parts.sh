@@ -23,6 +23,8 @@ CONTAINERD_2_2=2.2.9
 CONTAINERD_DEBIAN=1.6.20
 REGISTRY=3.1.2
 VERSITYGW=1.8.0
+FAKE_GCS=1.56.1
+AZURITE=3.35.0
 KUBERNETES=1.36.3
 KUBERNETES_PROGRAMS="kube-apiserver kube-controller-manager kube-scheduler kubelet kubectl"
 ETCD=3.6.8
@@ -72,6 +74,9 @@ needs() {
   echo "unshare util-linux"
   echo "nsenter util-linux"
   echo "flock util-linux"
+  # Azurite is written for it.
+  echo "node nodejs"
+  if ! has_azurite; then echo "npm npm"; fi
   if [ "$WITH_DEMO" = yes ]; then echo "python3 python3"; fi
   if [ "$WITH_BENCH" = yes ]; then
     echo "aria2c aria2"
@@ -200,6 +205,7 @@ build_containerd_1() {
 
 build_registry() { go install -ldflags "-s -w" github.com/distribution/distribution/v3/cmd/registry@v$REGISTRY; }
 build_versitygw() { go install -ldflags "-s -w" github.com/versity/versitygw/cmd/versitygw@v$VERSITYGW; }
+build_fake_gcs() { go install -ldflags "-s -w" github.com/fsouza/fake-gcs-server@v$FAKE_GCS; }
 
 build_rclone() { GOTOOLCHAIN=${GOTOOLCHAIN:-auto} go install -ldflags "-s -w" github.com/rclone/rclone@v$RCLONE; }
 # As a dependency: `go install` also wants the list of all its versions, which a module proxy may refuse.
@@ -265,6 +271,28 @@ bring_debian_containerd() {
   rm -rf "$STAGE"
 }
 
+# --- Azurite ---------------------------------------------------------------------------------------------------
+
+has_azurite() { [ -f "$PARTS/azurite-$AZURITE/package.json" ]; }
+
+bring_azurite() {
+  local name=azurite-$AZURITE log=$PARTS/log/azurite-$AZURITE.log
+  say "fetching Azurite $AZURITE with npm (186 MB, once; kept in $PARTS)"
+  STAGE=$(mktemp -d "$PARTS/.build-$name-XXXXXX")
+  if ! (
+    cd "$STAGE" && mkdir azurite &&
+      npm install --prefix azurite --no-audit --no-fund --ignore-scripts "azurite@$AZURITE"
+  ) >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    rm -rf "$STAGE"
+    fail "Azurite could not be fetched" "the lines above are the end of $log" \
+      "npm fetches it from its registry: is the network up, is npm's registry right?"
+  fi
+  rm -rf "${PARTS:?}/$name"
+  mv "$STAGE/azurite" "$PARTS/$name"
+  rm -rf "$STAGE"
+}
+
 # --- the demo's weights --------------------------------------------------------------------------------------
 
 has_weights() { [ -f "$PARTS/$WEIGHTS-$WEIGHTS_VERSION/.complete" ]; }
@@ -325,6 +353,8 @@ has_all() {
     has_part "containerd-$CONTAINERD_1" containerd ctr containerd-shim-runc-v2 &&
     has_part "registry-$REGISTRY" registry &&
     has_part "versitygw-$VERSITYGW" versitygw &&
+    has_part "fake-gcs-server-$FAKE_GCS" fake-gcs-server &&
+    has_azurite &&
     has_kubernetes &&
     has_part "critest-$CRI_TOOLS" critest &&
     { [ "$WITH_DEMO" = no ] || has_weights; } &&
@@ -359,6 +389,9 @@ has_part "containerd-$CONTAINERD_1" containerd ctr containerd-shim-runc-v2 ||
   build_part "containerd-$CONTAINERD_1" "about 2 minutes" build_containerd_1
 has_part "registry-$REGISTRY" registry || build_part "registry-$REGISTRY" "about a minute" build_registry
 has_part "versitygw-$VERSITYGW" versitygw || build_part "versitygw-$VERSITYGW" "about 2 minutes" build_versitygw
+has_part "fake-gcs-server-$FAKE_GCS" fake-gcs-server ||
+  build_part "fake-gcs-server-$FAKE_GCS" "about 2 minutes" build_fake_gcs
+has_azurite || bring_azurite
 has_kubernetes || build_part "kubernetes-$KUBERNETES" "about 8 minutes" build_kubernetes
 has_part "critest-$CRI_TOOLS" critest || build_part "critest-$CRI_TOOLS" "about 2 minutes" build_critest
 if [ "$WITH_DEMO" = yes ]; then has_weights || bring_weights; fi

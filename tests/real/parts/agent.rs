@@ -36,7 +36,7 @@ impl Stoker {
     /// `stoker ARGS…`
     pub(crate) fn new(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         let mut command = Command::new(binary());
-        let foreign = ["STOKER_", "AWS_", "HF_"];
+        let foreign = ["STOKER_", "AWS_", "HF_", "AZURE_", "GOOGLE_", "GCE_", "STORAGE_EMULATOR_"];
         for (name, _) in std::env::vars_os() {
             if foreign.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
                 command.env_remove(name);

@@ -10,6 +10,7 @@
 )]
 
 mod agent;
+mod azurite;
 mod bed;
 mod bed_node;
 mod cgroup;
@@ -18,6 +19,7 @@ mod containerd;
 mod control_plane;
 mod fault_proxy;
 mod free_port;
+mod gcs;
 mod gpu;
 mod http;
 mod image;
@@ -43,12 +45,14 @@ mod stoker_image;
 mod wait;
 
 pub(crate) use agent::{Agent, Entry, Status, Stoker};
+pub(crate) use azurite::Azurite;
 pub(crate) use bed::{Bed, BedOptions};
 pub(crate) use bed_node::BedNode;
 pub(crate) use containerd::{Containerd, Options, Version};
 pub(crate) use control_plane::ControlPlane;
 pub(crate) use fault_proxy::{Fault, FaultProxy, Rule, Seen, Trouble};
 pub(crate) use free_port::FreePort;
+pub(crate) use gcs::Gcs;
 pub(crate) use gpu::Gpus;
 pub(crate) use image::{BuiltImage, BuiltLayer, ImageBuilder, Kind, Layer};
 pub(crate) use installed::{AGENT, EMPTY, Installed, list_of, push_app};
