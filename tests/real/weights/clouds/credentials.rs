@@ -82,7 +82,7 @@ async fn google_tells_wrong_and_missing_credentials_apart() {
     }
     let base = ("GOOGLE_BASE_URL", bed.google.url());
     secret(&bed.agent, "named", &[base.clone(), ("GOOGLE_ANONYMOUS", String::new())]);
-    secret(&bed.agent, "keyless", &[base.clone()]);
+    secret(&bed.agent, "keyless", std::slice::from_ref(&base));
     let broken = r#"{"type":"service_account","private_key":"hunter2hunter2"}"#.to_owned();
     secret(&bed.agent, "broken", &[base, ("key.json", broken)]);
     // The server lets everybody in; what Google would answer comes from the proxy.
