@@ -12,6 +12,7 @@ use crate::image::manifest::{Document, INDEX_DEPTH, Manifest, Platform, chain_id
 use crate::image::unpack_layer;
 use crate::source::registry::{HostsFile, parse_challenges};
 use crate::types::{Descriptor, Digest, ImageRef};
+use crate::weights::{Journal, framed};
 
 const DOCUMENTS: [&str; 4] = [
     "application/vnd.oci.image.manifest.v1+json",
@@ -108,6 +109,31 @@ pub fn www_authenticate(bytes: &[u8]) {
     }
 }
 
+/// What a crash may have left of a file's journal: as it is, and as the bodies of records that are whole (each begins
+/// with its length, in two bytes).
+///
+/// # Panics
+/// When it's read to say more than it can, or says something else once it's written anew.
+pub fn journal(bytes: &[u8]) {
+    let mut bodies = Vec::new();
+    let mut rest = bytes;
+    while let Some((length, after)) = rest.split_first_chunk() {
+        let (body, after) = after.split_at(usize::from(u16::from_le_bytes(*length)).min(after.len()));
+        bodies.push(body);
+        rest = after;
+    }
+    for bytes in [bytes, &framed(bodies)] {
+        let Some(journal) = Journal::read(bytes) else { continue };
+        let mut upto = 0;
+        for range in journal.marked() {
+            assert!(upto <= range.start() && range.end() <= journal.size(), "{range:?} can't be marked");
+            upto = range.end();
+        }
+        let again = Journal::read(&journal.encode()).map(|again| again.encode());
+        assert_eq!(again, Some(journal.encode()), "written anew it says something else");
+    }
+}
+
 /// A layer's tar stream, unpacked under `dir`, an empty directory that is empty again afterwards.
 ///
 /// # Errors
@@ -158,6 +184,7 @@ mod tests {
         seeds("documents").iter().for_each(|seed| documents(seed));
         seeds("image_ref").iter().for_each(|seed| image_ref(seed));
         seeds("hosts_toml").iter().for_each(|seed| hosts_toml(seed));
+        seeds("journal").iter().for_each(|seed| journal(seed));
         seeds("www_authenticate").iter().for_each(|seed| www_authenticate(seed));
         let dir = tempfile::tempdir().unwrap();
         for seed in seeds("layer") {

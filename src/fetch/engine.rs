@@ -10,10 +10,10 @@ use super::handed::Handed;
 use super::outlet::Outlet;
 use super::parallel::{self, Parallel};
 use super::stored::Stored;
-use super::{ALIGNMENT, FetchError, Piece, Sink, stream};
+use super::{ALIGNMENT, FetchError, Kept, Piece, Sink, stream};
 use crate::rt::{Metrics, RetryPolicy};
 use crate::source::RangeSource;
-use crate::types::{Digest, Progress};
+use crate::types::{ByteRange, Digest, Progress};
 
 /// What the engine may use at once, over all blobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,13 +110,31 @@ impl Engine {
         progress: &Progress,
         stop: &CancellationToken,
     ) -> Result<Digest, FetchError> {
+        self.fetch_rest(blob, size, sink, Kept::default(), progress, stop).await
+    }
+
+    /// The same, but for what `sink` has `kept` of this version of the blob. That counts as progress at once; what of
+    /// it wasn't hashed yet is read back. From a server that turns out not to serve ranges all is read that lies
+    /// behind the first gap.
+    ///
+    /// # Errors
+    /// See [`Engine::fetch`].
+    pub async fn fetch_rest(
+        &self,
+        blob: Arc<dyn RangeSource>,
+        size: u64,
+        sink: Arc<dyn Sink>,
+        kept: Kept,
+        progress: &Progress,
+        stop: &CancellationToken,
+    ) -> Result<Digest, FetchError> {
         if stop.is_cancelled() {
             return Err(FetchError::Cancelled);
         }
         if size == 0 {
             return Ok(Digest::of(&[]));
         }
-        let mut outlet = Stored::new(sink, size);
+        let mut outlet = Stored::new(sink, size, kept);
         self.carry(blob, size, Cut::Even, &mut outlet, progress, stop.cancelled()).await?;
         outlet.finish()
     }
@@ -170,6 +188,7 @@ impl Engine {
     ) -> Result<(), FetchError> {
         let _user = self.memory.user();
         let counted = Counted::new(progress);
+        counted.add(outlet.kept().into_iter().map(ByteRange::len).sum());
         let job = Job {
             blob,
             size,
@@ -195,18 +214,22 @@ impl Engine {
 
 async fn bring(job: &Job<'_>, outlet: &mut impl Outlet) -> Result<(), FetchError> {
     if job.cut.is_small(job.size, job.limits) || !job.blob.serves_ranges() {
-        return stream::fetch(job, outlet, 0).await;
+        return in_one_stream(job, outlet).await;
     }
     match parallel::fetch(job, outlet).await? {
         Parallel::Done => Ok(()),
         Parallel::NoRanges => {
             tracing::info!(origin = job.blob.origin(), "the server ignores ranges; reading in one stream");
-            let from = outlet.rewind().await?;
-            job.counted.take_back();
-            job.counted.add(from);
-            stream::fetch(job, outlet, from).await
+            in_one_stream(job, outlet).await
         }
     }
+}
+
+async fn in_one_stream(job: &Job<'_>, outlet: &mut impl Outlet) -> Result<(), FetchError> {
+    let from = outlet.rewind().await?;
+    job.counted.take_back();
+    job.counted.add(from);
+    stream::fetch(job, outlet, from).await
 }
 
 #[cfg(test)]

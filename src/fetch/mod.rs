@@ -11,11 +11,14 @@ mod engine;
 mod error;
 mod frontier;
 mod handed;
+mod kept;
 #[cfg(test)]
 mod ordered_tests;
 mod outlet;
 mod parallel;
 mod piece;
+#[cfg(test)]
+mod resume_tests;
 mod schedule;
 mod sink;
 mod stored;
@@ -26,6 +29,7 @@ mod travel;
 
 pub use engine::{Engine, Limits};
 pub use error::FetchError;
+pub use kept::Kept;
 pub use piece::Piece;
 pub use schedule::Schedule;
 pub use sink::{ALIGNMENT, Sink};

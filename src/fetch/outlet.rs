@@ -1,9 +1,15 @@
 use std::future::Future;
 
 use super::{FetchError, Piece};
+use crate::types::ByteRange;
 
 /// Where the bytes of one blob go once they are here.
 pub(super) trait Outlet: Send {
+    /// What is here from an earlier fetch, in order, and must not arrive again unless it's rewound.
+    fn kept(&self) -> Vec<ByteRange> {
+        Vec::new()
+    }
+
     /// Takes bytes that have come: every byte once, in any order.
     fn arrived(&mut self, piece: Piece);
 

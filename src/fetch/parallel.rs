@@ -34,17 +34,13 @@ pub(super) async fn fetch(job: &Job<'_>, outlet: &mut impl Outlet) -> Result<Par
     let (arrive, arrivals) = unbounded_channel();
     let (leave, gone) = unbounded_channel();
     let reach = job.cut.reach(job.limits, 0, 1);
-    let state = State {
-        job,
-        schedule: Schedule::new(job.size, reach.range, reach.window),
-        begun: 0,
-        arrive,
-        arrivals,
-        held: 0,
-        leave,
-        gone,
-        frontier: Frontier::default(),
-    };
+    let mut schedule = Schedule::new(job.size, reach.range, reach.window);
+    let mut frontier = Frontier::default();
+    let kept = outlet.kept();
+    schedule.keep(&kept);
+    // It's in nobody's memory, so it takes nothing of the window.
+    kept.into_iter().for_each(|range| schedule.consumed(frontier.add(range)));
+    let state = State { job, schedule, begun: 0, arrive, arrivals, held: 0, leave, gone, frontier };
     state.drive(outlet).await
 }
 

@@ -12,8 +12,10 @@ pub struct Schedule {
     size: u64,
     range: u64,
     window: u64,
-    /// Everything from here on was never handed out.
+    /// Everything from here on was never handed out. It never stands where something kept begins.
     fresh: u64,
+    /// What came in an earlier fetch and lies behind `fresh`: end by start.
+    kept: BTreeMap<u64, u64>,
     /// What broken ranges left over. All of it lies before `fresh`.
     left: BTreeSet<ByteRange>,
     /// By start.
@@ -33,10 +35,27 @@ impl Schedule {
             range,
             window: window.max(range),
             fresh: 0,
+            kept: BTreeMap::new(),
             left: BTreeSet::new(),
             travelling: BTreeMap::new(),
             completed: 0,
             consumed: 0,
+        }
+    }
+
+    /// These ranges came in an earlier fetch, and none lies over another: they are completed. Said before the first
+    /// range is handed out.
+    pub fn keep(&mut self, ranges: &[ByteRange]) {
+        for range in ranges {
+            self.kept.insert(range.start(), range.end());
+            self.completed += range.len();
+        }
+        self.skip_kept();
+    }
+
+    fn skip_kept(&mut self) {
+        while let Some(end) = self.kept.remove(&self.fresh) {
+            self.fresh = end;
         }
     }
 
@@ -52,7 +71,8 @@ impl Schedule {
         if let Some(range) = self.left.first() {
             return Some(*range);
         }
-        let end = self.fresh.saturating_add(self.range).min(self.size);
+        let gap = self.kept.first_key_value().map_or(self.size, |(start, _)| *start);
+        let end = self.fresh.saturating_add(self.range).min(gap);
         if end > self.consumed.saturating_add(self.window) {
             return None;
         }
@@ -64,6 +84,7 @@ impl Schedule {
         let range = self.peek()?;
         if !self.left.remove(&range) {
             self.fresh = range.end();
+            self.skip_kept();
         }
         self.travelling.insert(range.start(), range);
         Some(range)
@@ -134,6 +155,16 @@ mod tests {
         assert_eq!(schedule.hand_out(), None);
         schedule.consumed(10);
         assert_eq!(schedule.hand_out(), Some(range(20, 30)));
+    }
+
+    #[test]
+    fn what_was_kept_is_stepped_over() {
+        let mut schedule = Schedule::new(100, 10, 1000);
+        schedule.keep(&[range(0, 15), range(15, 20), range(33, 90)]);
+        let handed: Vec<_> = std::iter::from_fn(|| schedule.hand_out()).collect();
+        assert_eq!(handed, [range(20, 30), range(30, 33), range(90, 100)]);
+        handed.into_iter().for_each(|range| schedule.completed(range));
+        assert!(schedule.is_done());
     }
 
     #[test]
@@ -221,11 +252,19 @@ mod tests {
             size in 0_u64..300,
             range in 1_u64..40,
             window in 1_u64..120,
+            kept in prop::collection::vec((0_u64..60, 1_u64..60), 0..6),
             acts in prop::collection::vec(act(), 0..200),
         ) {
             let mut schedule = Schedule::new(size, range, window);
             let mut window = window.max(range);
             let mut model = Model { bytes: vec![Byte::Waiting; size as usize], consumed: 0, reached: 0 };
+            let mut kept_ranges = Vec::new();
+            for (gap, len) in kept {
+                let start = kept_ranges.last().map_or(0, |last: &ByteRange| last.end()) + gap;
+                kept_ranges.extend(ByteRange::new(start, (start + len).min(size)));
+            }
+            schedule.keep(&kept_ranges);
+            kept_ranges.iter().for_each(|range| model.of(*range).fill(Byte::Completed));
             let mut out: Vec<ByteRange> = Vec::new();
             // Whatever happened before, workers that now succeed must bring it to its end.
             let finish = std::iter::repeat_n([Act::HandOut, Act::Complete(0), Act::Consume], 700);

@@ -1,5 +1,7 @@
 use std::io;
 
+use crate::types::Hasher;
+
 /// What O_DIRECT wants of addresses, offsets and lengths, in bytes, on every disk that matters.
 pub const ALIGNMENT: usize = 4096;
 
@@ -14,4 +16,17 @@ pub trait Sink: Send + Sync {
     /// # Errors
     /// Any ends the fetch.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Fills `bytes` with what an earlier fetch has written at `offset`. Called on blocking threads, and only for
+    /// what [`Kept`](super::Kept) names.
+    ///
+    /// # Errors
+    /// Any ends the fetch.
+    fn read_at(&self, _offset: u64, _bytes: &mut [u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Hears that `hasher` has taken in all bytes before `upto`, whether or not they are written yet. Called on
+    /// blocking threads, in order.
+    fn hashed(&self, _upto: u64, _hasher: &Hasher) {}
 }

@@ -3,6 +3,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
+use sha2::digest::common::hazmat::SerializableState as _;
 
 /// A SHA-256 digest. Written `sha256:<64 lower-case hex digits>` (OCI image spec, descriptor.md).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -38,6 +39,9 @@ impl Digest {
     }
 }
 
+/// Bytes in a [`Hasher::state`].
+pub const HASHER_STATE: usize = 104;
+
 /// Computes a [`Digest`] while the bytes pass, in order.
 #[derive(Debug, Clone, Default)]
 pub struct Hasher(sha2::Sha256);
@@ -52,6 +56,19 @@ impl Hasher {
     /// Takes in the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
+    }
+
+    /// How far it is, to go on from there in another process. Its form is the `sha2` crate's own: a test holds it,
+    /// because what was stored must be read again by the next version.
+    #[must_use]
+    pub fn state(&self) -> [u8; HASHER_STATE] {
+        self.0.serialize().into()
+    }
+
+    /// A hasher that goes on from a [`state`](Self::state); `None` where it is none.
+    #[must_use]
+    pub fn from_state(state: &[u8; HASHER_STATE]) -> Option<Self> {
+        sha2::Sha256::deserialize(&(*state).into()).ok().map(Self)
     }
 
     /// The digest of all that was taken in.
@@ -126,6 +143,30 @@ mod tests {
         {
             assert!(text.parse::<Digest>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_stored_state_goes_on_where_it_was() {
+        for cut in [0, 1, 3, 63, 64, 65, 150] {
+            let bytes: Vec<u8> = (0..150).collect();
+            let mut hasher = Hasher::new();
+            hasher.update(&bytes[..cut]);
+            let mut again = Hasher::from_state(&hasher.state()).unwrap();
+            again.update(&bytes[cut..]);
+            assert_eq!(again.finish(), Digest::of(&bytes), "cut at {cut}");
+        }
+    }
+
+    /// Journals on disks hold states. If this fails, the form has changed: raise the journal's version
+    /// (`weights/journal.rs`), so that the old ones are begun again and not misread.
+    #[test]
+    fn the_form_of_a_state_is_the_one_that_is_on_disks() {
+        let mut hasher = Hasher::new();
+        hasher.update(&[7; 100]);
+        assert_eq!(
+            Digest::of(&hasher.state()).hex(),
+            "acbac54c74113bdccb8f389f4a9101098a601e6606f321474560670f828095de"
+        );
     }
 
     #[test]

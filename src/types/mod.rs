@@ -20,7 +20,7 @@ mod weights_uri;
 
 pub use byte_range::ByteRange;
 pub use descriptor::Descriptor;
-pub use digest::{Digest, Hasher, InvalidDigest};
+pub use digest::{Digest, HASHER_STATE, Hasher, InvalidDigest};
 pub use entry_id::{EntryId, InvalidEntryId};
 pub use error_kind::ErrorKind;
 pub use globs::{Globs, InvalidGlob};

@@ -53,7 +53,7 @@ fn mend(dir: &Dir, name: &str, digest: Digest) -> Result<bool, OpError> {
 }
 
 /// Gives a file whose digest has been compared its place among the blobs: durable first, named after.
-pub(super) fn adopt(root: &Dir, incoming: &Incoming, digest: Digest, size: u64) -> Result<(), OpError> {
+pub(super) fn adopt(root: &Dir, incoming: &mut Incoming, digest: Digest, size: u64) -> Result<(), OpError> {
     incoming.seal(layout::BLOB)?;
     let (fan, name) = layout::blob(digest);
     let dir = root.make(fan, layout::PUBLIC_DIR)?;

@@ -1,20 +1,26 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use tokio_util::sync::CancellationToken;
 
-use super::claims::{Admission, Claims, Reserve, Turn};
+use super::claims::{Admission, Claims, Refused, Reserve, Turn};
+use super::data_file::Keeper;
 use super::error::{CacheError, OpError, WeightsError};
-use super::incoming::Incoming;
+use super::found::Found;
+use super::incoming::{Arrival, Incoming};
+use super::journal::Origin;
 use super::layout::{self, PartialKey};
 use super::lock::Lock;
 use super::manifest::{Manifest, Request};
+use super::marks::Pace;
 use super::names::{self, Named};
 use super::ops::{self, Dir};
 use super::root_fs::RootFsPolicy;
-use super::{blob, tree};
+use super::spot::Spot;
+use super::{blob, partials, tree};
 use crate::types::{Digest, EntryId};
 
 /// The weights on this node's disk, held by the one process that may write them. All calls block on the file system;
@@ -32,7 +38,7 @@ pub struct Cache {
 
 impl Cache {
     /// Opens the cache in the directory `root`, and makes it where it's missing. What a killed run left half-done
-    /// is taken away, and what it had finished is made durable.
+    /// is taken away, but for files that can be gone on with, and what it had finished is made durable.
     ///
     /// # Errors
     /// When another process has it, when it lies on the root file system and `policy` won't have that, when parts of
@@ -46,11 +52,9 @@ impl Cache {
         for path in [layout::ALL_BLOBS, layout::BLOBS, layout::REVISIONS, layout::WEIGHTS] {
             public(&root, path)?;
         }
-        for path in [layout::PARTIAL, layout::STAGING] {
-            let dir = root.make(path, layout::PRIVATE_DIR)?;
-            dir.list()?.iter().try_for_each(|leftover| dir.remove_tree(leftover))?;
-        }
-        let staging = root.open(layout::STAGING)?;
+        partials::sweep(&root.make(layout::PARTIAL, layout::PRIVATE_DIR)?, SystemTime::now())?;
+        let staging = root.make(layout::STAGING, layout::PRIVATE_DIR)?;
+        staging.list()?.iter().try_for_each(|leftover| staging.remove_tree(leftover))?;
         let cache = Self {
             root,
             staging,
@@ -71,16 +75,23 @@ impl Cache {
         self.root.path()
     }
 
-    /// What every entry with a name in the cache shows. A look at names and lengths: bytes aren't read.
+    /// What every entry with a name in the cache shows; nothing, for one that has only files which are on their way.
+    /// A look at names and lengths: bytes aren't read.
     ///
     /// # Errors
     /// When the file system fails; something wrong with one entry is that entry's [`Named::problem`].
     pub fn names(&self) -> Result<BTreeMap<EntryId, Named>, CacheError> {
-        names::scan(&self.root)
+        let mut names = names::scan(&self.root)?;
+        for owner in partials::owners(&self.root.open(layout::PARTIAL)?)? {
+            // Whoever takes leave of the entry must hear of them.
+            names.entry(owner).or_default();
+        }
+        Ok(names)
     }
 
-    /// Takes away what an entry shows to pods: `current` first, then every revision. The bytes and the manifests
-    /// stay, so that listing it again costs no transfer. Whether a container still uses them is the caller's to know,
+    /// Takes away what an entry shows to pods: `current` first, then every revision; and what was fetched for it of
+    /// files that aren't finished. The bytes and the manifests of finished ones stay, so that listing it again costs
+    /// no transfer of them. Whether a container still uses them is the caller's to know,
     /// and that the entry's job has ended or been dropped: one still at work would show it again.
     ///
     /// Says which directory stays, if one does: something is in it that the cache didn't put there.
@@ -88,6 +99,8 @@ impl Cache {
     /// # Errors
     /// When the file system fails; calling it again goes on where it stopped.
     pub fn retire(&self, id: &EntryId) -> Result<Option<PathBuf>, CacheError> {
+        self.forget_partials(id, &BTreeSet::new())?;
+        self.found(id)?.forget()?;
         let _changing = self.change_names();
         let gone = tree::hide(&self.root, &self.staging, &self.staged_name(), id)?;
         Ok((!gone).then(|| self.root.path().join(layout::entry(id))))
@@ -165,33 +178,110 @@ impl Cache {
         Ok(blob::settle(&self.root, digest, size)?)
     }
 
-    /// Room for the files that are still to be fetched.
+    /// Takes away what was left of the files that were begun for this entry, but for those that it `wants` still, and
+    /// those that any job wants now.
+    pub(super) fn forget_partials(
+        &self,
+        id: &EntryId,
+        wants: &BTreeSet<PartialKey>,
+    ) -> Result<(), CacheError> {
+        let partials = self.root.open(layout::PARTIAL)?;
+        for origin in partials::origins(&partials)? {
+            if origin.owner.as_ref() != Some(id) || wants.contains(&origin.key) {
+                continue;
+            }
+            // Held while it's removed: who comes to want it waits, and begins again.
+            if let Some(_turn) = self.claims.idle_turn(&origin.key) {
+                tracing::info!(%id, key = origin.key.as_str(), "a file that is no longer wanted isn't gone on with");
+                partials.remove_tree(origin.key.as_str())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the digests are kept that are found for this entry.
+    pub(super) fn found(&self, id: &EntryId) -> Result<Found, CacheError> {
+        Ok(Found::new(self.root.open(layout::PARTIAL)?, layout::found(id)))
+    }
+
+    /// Room for the files that are still to be fetched. What is left of them from earlier has its room already; what
+    /// is left of files that no job wants now gives way, the oldest first, if that is enough.
     pub(super) fn admit(
         &self,
         wanted: &[(PartialKey, u64)],
         reserve: Reserve,
     ) -> Result<Arc<Admission>, WeightsError> {
-        let (available, total) = self.root.space()?;
-        let reserve = reserve.of(total);
-        self.claims.admit(wanted, available, reserve).map_err(|refused| WeightsError::NoSpace {
-            root: self.root.path().to_owned(),
-            needed: refused.needed,
-            available: refused.available,
-            reserve,
-        })
+        let wanted_keys: BTreeSet<&PartialKey> = wanted.iter().map(|(key, _)| key).collect();
+        let partials = self.root.open(layout::PARTIAL)?;
+        let lacks = |(key, size): &(PartialKey, u64)| {
+            Ok((key.clone(), size.saturating_sub(partials::allocated(&partials, key)?)))
+        };
+        let wanted = wanted.iter().map(lacks).collect::<Result<Vec<_>, OpError>>()?;
+        loop {
+            let (available, total) = self.root.space()?;
+            let reserve = reserve.of(total);
+            let refused = match self.claims.admit(&wanted, available, reserve) {
+                Ok(admission) => return Ok(admission),
+                Err(refused) => refused,
+            };
+            let lacking = refused.needed.saturating_sub(refused.available.saturating_sub(reserve));
+            if !self.give_way(&partials, &wanted_keys, lacking)? {
+                let root = self.root.path().to_owned();
+                let Refused { needed, available } = refused;
+                return Err(WeightsError::NoSpace { root, needed, available, reserve });
+            }
+        }
     }
 
-    /// A place for the bytes of the file whose turn this is.
-    pub(super) fn create_partial(&self, turn: Arc<Turn>, size: u64) -> Result<Incoming, OpError> {
-        let key = turn.key();
-        let incoming = Incoming::create_partial(self.root.open(layout::PARTIAL)?, key.as_str(), size)?;
-        self.claims.allocated(key);
-        Ok(incoming.in_turn(turn))
+    /// Takes away what was left longest of a file that no job wants, if all that is left of such files has `lacking`
+    /// bytes; says whether it did.
+    fn give_way(
+        &self,
+        partials: &Dir,
+        wanted: &BTreeSet<&PartialKey>,
+        lacking: u64,
+    ) -> Result<bool, OpError> {
+        let (mut idle, mut bytes) = (Vec::new(), 0_u64);
+        for origin in partials::origins(partials)? {
+            if !wanted.contains(&origin.key)
+                && let Some(turn) = self.claims.idle_turn(&origin.key)
+            {
+                bytes = bytes.saturating_add(partials::allocated(partials, &origin.key)?);
+                idle.push(turn);
+            }
+        }
+        let Some(oldest) = idle.first().filter(|_| bytes >= lacking) else { return Ok(false) };
+        let key = oldest.key().as_str();
+        tracing::info!(
+            key,
+            "a file that isn't finished, and that nobody fetches now, gives way to one that is wanted"
+        );
+        partials.remove_tree(key)?;
+        Ok(true)
     }
 
-    /// Makes a blob of a file whose digest has been compared.
-    pub(super) fn adopt(&self, incoming: &Incoming, digest: Digest, size: u64) -> Result<(), CacheError> {
-        Ok(blob::adopt(&self.root, incoming, digest, size)?)
+    /// A place for the bytes of the file whose turn this is, with what an earlier run left of `origin`.
+    pub(super) fn open_partial(
+        &self,
+        turn: Arc<Turn>,
+        origin: Option<Origin>,
+        size: u64,
+        pace: Pace,
+        stop: &CancellationToken,
+    ) -> Result<Incoming, WeightsError> {
+        let key = turn.key().clone();
+        let spot = Spot::in_own(self.root.open(layout::PARTIAL)?, key.as_str())?;
+        let incoming =
+            Incoming::open(spot, Arrival { origin, size, pace, keeper: Some(Keeper::Turn(turn)) }, stop)?;
+        self.claims.allocated(&key);
+        Ok(incoming)
+    }
+
+    /// Makes a blob of a file whose digest has been compared. One that can't become a blob stays as it was.
+    pub(super) fn adopt(&self, mut incoming: Incoming, digest: Digest, size: u64) -> Result<(), CacheError> {
+        blob::adopt(&self.root, &mut incoming, digest, size)?;
+        incoming.discard();
+        Ok(())
     }
 
     /// Makes these files what the entry shows. All blobs must be there. The manifest comes before the tree, so

@@ -44,6 +44,8 @@ struct Claim {
     /// Bytes that the file system doesn't count as used yet.
     outstanding: u64,
     turn: Arc<AsyncMutex<()>>,
+    /// No job has been let in for it: somebody only keeps jobs from it for a moment.
+    idle: bool,
     /// The digest that the last holder of the turn found.
     found: Option<Digest>,
 }
@@ -87,7 +89,10 @@ impl Claims {
         reserve: u64,
     ) -> Result<Arc<Admission>, Refused> {
         let mut files = self.files();
-        let new: HashMap<_, _> = wanted.iter().filter(|(key, _)| !files.contains_key(key)).cloned().collect();
+        let new: HashMap<_, _> = {
+            let is_new = |key| files.get(key).is_none_or(|claim: &Claim| claim.idle);
+            wanted.iter().filter(|(key, _)| is_new(key)).cloned().collect()
+        };
         let needed = new.values().copied().fold(0, u64::saturating_add);
         let outstanding = files.values().map(|claim| claim.outstanding).fold(0, u64::saturating_add);
         let available = available.saturating_sub(outstanding);
@@ -97,6 +102,7 @@ impl Claims {
         for (key, _) in wanted {
             let claim = files.entry(key.clone()).or_default();
             claim.holders += 1;
+            claim.idle = false;
         }
         for (key, bytes) in new {
             files.entry(key).or_default().outstanding = bytes;
@@ -104,6 +110,22 @@ impl Claims {
         drop(files);
         let keys = wanted.iter().map(|(key, _)| key.clone()).collect();
         Ok(Arc::new(Admission { claims: self.clone(), keys }))
+    }
+
+    /// The turn of a file that no job wants now, and that none of a job that is gone can still touch. Whoever comes to
+    /// want it waits for its end.
+    pub(super) fn idle_turn(self: &Arc<Self>, key: &PartialKey) -> Option<Turn> {
+        let mut files = self.files();
+        if files.contains_key(key) {
+            return None;
+        }
+        let claim = files.entry(key.clone()).or_default();
+        claim.holders += 1;
+        claim.idle = true;
+        let turn = Arc::clone(&claim.turn).try_lock_owned();
+        drop(files);
+        let admission = Arc::new(Admission { claims: Arc::clone(self), keys: vec![key.clone()] });
+        Some(Turn { _turn: turn.ok()?, admission, key: key.clone() })
     }
 
     /// Its bytes are counted by the file system from now on.
@@ -216,6 +238,22 @@ mod tests {
         assert!(next.turn(&key("a")).now_or_never().is_none());
         drop(turn);
         assert!(next.turn(&key("a")).now_or_never().is_some());
+    }
+
+    #[test]
+    fn only_a_file_that_nobody_wants_has_an_idle_turn() {
+        let claims = Arc::new(Claims::default());
+        let job = claims.admit(&[(key("a"), 60)], 100, 10).unwrap();
+        assert!(claims.idle_turn(&key("a")).is_none());
+        drop(job);
+        let idle = claims.idle_turn(&key("a")).unwrap();
+        let job = claims.admit(&[(key("a"), 60)], 100, 10).unwrap();
+        assert!(job.turn(&key("a")).now_or_never().is_none(), "it waits");
+        assert!(claims.admit(&[(key("b"), 31)], 100, 10).is_err(), "and its bytes count");
+        drop(idle);
+        assert!(job.turn(&key("a")).now_or_never().is_some());
+        drop(job);
+        assert!(claims.files().is_empty());
     }
 
     #[test]

@@ -1,54 +1,86 @@
-use std::fs::File;
-use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
 
-use super::claims::Turn;
-use super::error::OpError;
-use super::layout;
-use super::ops::{self, Dir};
-use crate::fetch::Sink;
+use tokio_util::sync::CancellationToken;
 
-/// A file on its way in: preallocated, not yet trusted, under a name that nobody else looks at. Dropping it takes
-/// the name away again, and with it the bytes, unless they got another name in between.
+use super::data_file::{DataFile, Keeper};
+use super::error::{OpError, WeightsError};
+use super::journal::{Journal, Origin};
+use super::marks::{self, End, Marks, Pace};
+use super::ops::Dir;
+use super::resume;
+use super::spot::Spot;
+use crate::fetch::{Kept, Sink};
+
+/// A file on its way in: preallocated, not yet trusted, under a name that nobody else looks at.
+///
+/// Dropping it takes that name away again, and with it the bytes, unless they got another name in between. Where a
+/// journal is kept, they stay instead, for whoever goes on with it: only [`discard`](Self::discard) takes them away.
 #[derive(Debug)]
 pub(super) struct Incoming {
-    dir: Dir,
-    name: String,
-    /// The directory that was made for it alone, by its parent and name.
-    home: Option<(Dir, String)>,
+    spot: Arc<Spot>,
     data: Arc<DataFile>,
-    /// Let go after the name is gone: the next to have the turn makes a file by the same name.
-    turn: Option<Arc<Turn>>,
+    kept: Kept,
+    /// Keeps the journal, where there is one, and says in the end whether anything was ever marked.
+    marker: Option<JoinHandle<bool>>,
+    /// What it said.
+    stored: bool,
+    /// Whether the names are gone.
+    settled: bool,
+}
+
+/// How a file comes in.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    /// What it is; `None` where nobody could go on with it after this process.
+    pub(super) origin: Option<Origin>,
+    pub(super) size: u64,
+    pub(super) pace: Pace,
+    pub(super) keeper: Option<Keeper>,
 }
 
 impl Incoming {
-    /// A new file of `size` bytes called `name` in `dir`. One left there by a dead run goes first: nothing tells
-    /// which of its bytes are right.
-    pub(super) fn create(dir: Dir, name: &str, size: u64) -> Result<Self, OpError> {
-        dir.unlink(name)?;
-        let data = DataFile::create(&dir, name, size).inspect_err(|_| drop(dir.unlink(name)))?;
-        Ok(Self { dir, name: name.to_owned(), home: None, data: Arc::new(data), turn: None })
-    }
-
-    /// The same, in a directory of its own under `partials`.
-    pub(super) fn create_partial(partials: Dir, key: &str, size: u64) -> Result<Self, OpError> {
-        let dir = partials.make(key, layout::PRIVATE_DIR)?;
-        let incoming = Self::create(dir, layout::DATA, size);
-        if incoming.is_err() {
-            drop(partials.remove_dir(key));
+    /// Goes on with what an earlier run left at `spot`, if that is of the same version of the same file; or makes a
+    /// new file there. What is there already was read and held against its journal.
+    ///
+    /// # Errors
+    /// When there can't be a file, or when `stop` is cancelled while it's read. That what was left is no good is none.
+    pub(super) fn open(spot: Spot, arrival: Arrival, stop: &CancellationToken) -> Result<Self, WeightsError> {
+        let Arrival { origin, size, pace, keeper } = arrival;
+        let Some(origin) = origin.filter(|_| size > pace.least) else {
+            return Ok(Self::create(spot, size, keeper)?);
+        };
+        let resumed = resume::resume(&spot, &origin, stop)?;
+        let stored = resumed.is_some();
+        let (file, kept, journal) = match resumed {
+            Some(resumed) => {
+                let (done, path) = (resumed.kept.bytes(), spot.path());
+                tracing::info!(done, size, path = %path.display(), "going on with what an earlier run fetched");
+                let file = DataFile::over(&spot.dir, &spot.data, size, resumed.file);
+                (file, resumed.kept, resumed.journal)
+            }
+            None => (begin(&spot, size)?, Kept::default(), Journal::new(origin)),
+        };
+        let data = Arc::new(file.kept_by(keeper).marked_in(Marks::new(pace)));
+        let spot = Arc::new(spot);
+        let marker = marks::start(Arc::clone(&data), Arc::clone(&spot), journal, stored);
+        if marker.is_none() {
+            data.marks().into_iter().for_each(|marks| marks.end(End::Forgotten));
         }
-        let mut incoming = incoming?;
-        incoming.home = Some((partials, key.to_owned()));
-        Ok(incoming)
+        Ok(Self { spot, data, kept, marker, stored, settled: false })
     }
 
-    /// The same, keeping `turn` for as long as it has its name.
-    pub(super) fn in_turn(self, turn: Arc<Turn>) -> Self {
-        let mut incoming = self;
-        incoming.turn = Some(turn);
-        incoming
+    /// A new file without a journal.
+    fn create(spot: Spot, size: u64, keeper: Option<Keeper>) -> Result<Self, OpError> {
+        let data = Arc::new(begin(&spot, size)?.kept_by(keeper));
+        Ok(Self {
+            spot: Arc::new(spot),
+            data,
+            kept: Kept::default(),
+            marker: None,
+            stored: false,
+            settled: false,
+        })
     }
 
     /// Where the bytes go.
@@ -56,124 +88,71 @@ impl Incoming {
         self.data.clone()
     }
 
+    /// What is there already.
+    pub(super) fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
     /// Makes the file durable, with its right length and `mode`. It still has only its own name.
-    pub(super) fn seal(&self, mode: u32) -> Result<(), OpError> {
+    pub(super) fn seal(&mut self, mode: u32) -> Result<(), OpError> {
+        self.end_marking(End::Forgotten);
         self.data.seal(mode)
     }
 
     pub(super) fn dir(&self) -> &Dir {
-        &self.dir
+        &self.spot.dir
     }
 
     pub(super) fn name(&self) -> &str {
-        &self.name
+        &self.spot.data
     }
-}
 
-impl Drop for Incoming {
-    fn drop(&mut self) {
-        let removed = self.dir.unlink(&self.name).and_then(|_| match &self.home {
-            Some((parent, name)) => parent.remove_dir(name).map(drop),
-            None => Ok(()),
-        });
-        if let Err(error) = removed {
+    /// Leaves it for whoever goes on with it, with a last mark; without a journal it's taken away.
+    pub(super) fn leave(mut self) {
+        self.end_marking(End::Marked);
+    }
+
+    /// Takes its name away, and with it the bytes, unless they have another.
+    pub(super) fn discard(mut self) {
+        self.end_marking(End::Forgotten);
+        self.remove();
+    }
+
+    /// Waits until nothing is marked any more.
+    fn end_marking(&mut self, end: End) {
+        self.data.marks().into_iter().for_each(|marks| marks.end(end));
+        // That it panicked was logged, and what it had marked holds.
+        if let Some(marker) = self.marker.take() {
+            self.stored = marker.join().unwrap_or(true);
+        }
+    }
+
+    fn remove(&mut self) {
+        self.settled = true;
+        if let Err(error) = self.spot.remove() {
             tracing::warn!(error = crate::rt::chain(&error), "a partial file stays until the next start");
         }
     }
 }
 
-/// Direct and buffered writes to one page would race with each other, so they meet at a multiple of the largest page
-/// that Linux has on GPU hosts (64 KiB, arm64): the last bytes of a file are buffered, all others direct.
-const MEETING: u64 = 64 << 10;
-
-/// The sink: several writers at once, past the page cache where the file system allows it.
-#[derive(Debug)]
-struct DataFile {
-    path: PathBuf,
-    size: u64,
-    buffered: File,
-    direct: Option<Direct>,
+/// A new file. One left there by a dead run goes first: nothing tells which of its bytes are right.
+fn begin(spot: &Spot, size: u64) -> Result<DataFile, OpError> {
+    spot.clear()?;
+    DataFile::create(&spot.dir, &spot.data, size).inspect_err(|_| drop(spot.remove()))
 }
 
-#[derive(Debug)]
-struct Direct {
-    file: File,
-    memory: usize,
-    offset: usize,
-    /// Cleared for good when the file system refuses a write that it had said it would take.
-    works: AtomicBool,
-}
-
-impl DataFile {
-    fn create(dir: &Dir, name: &str, size: u64) -> Result<Self, OpError> {
-        let path = dir.path().join(name);
-        let buffered = dir.create_file(name, 0o600)?;
-        ops::preallocate(&buffered, size).map_err(|e| OpError::new("make room for", &path, e))?;
-        let direct = (size >= MEETING).then(|| Direct::open(dir, name, &buffered)).flatten();
-        Ok(Self { path, size, buffered, direct })
-    }
-
-    fn seal(&self, mode: u32) -> Result<(), OpError> {
-        let failed = |doing| move |cause| OpError::new(doing, &self.path, cause);
-        ops::truncate(&self.buffered, self.size).map_err(failed("truncate"))?;
-        ops::set_mode(&self.buffered, mode).map_err(failed("set the mode of"))?;
-        ops::sync(&self.buffered).map_err(failed("fsync"))
-    }
-}
-
-impl Sink for DataFile {
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let end = offset.checked_add(bytes.len() as u64).filter(|end| *end <= self.size);
-        if end.is_none() {
-            let problem = format!("{} bytes at {offset} are beyond the file's {}", bytes.len(), self.size);
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if self.settled {
+            return;
         }
-        let meeting = self.size / MEETING * MEETING;
-        let ahead = usize::try_from(meeting.saturating_sub(offset)).unwrap_or(usize::MAX).min(bytes.len());
-        let (ahead, tail) = bytes.split_at(ahead);
-        let done = match &self.direct {
-            Some(direct) => direct.write(offset, ahead)?,
-            None => 0,
-        };
-        let rest = ahead.get(done..).unwrap_or_default();
-        ops::write_all_at(&self.buffered, rest, offset + done as u64)?;
-        ops::write_all_at(&self.buffered, tail, offset + ahead.len() as u64)
-    }
-}
-
-impl Direct {
-    fn open(dir: &Dir, name: &str, file: &File) -> Option<Self> {
-        let (memory, offset) = ops::direct_alignment(file)?;
-        Some(Self { file: dir.open_direct(name)?, memory, offset, works: AtomicBool::new(true) })
-    }
-
-    /// Writes as much as it may, and says how much that was; the rest is for the page cache.
-    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
-        let mut done = 0;
-        while self.works.load(Relaxed) {
-            let rest = bytes.get(done..).unwrap_or_default();
-            if rest.is_empty() || !self.takes(offset + done as u64, rest) {
-                break;
-            }
-            match ops::write_some_at(&self.file, rest, offset + done as u64) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => done += written,
-                Err(error) if refuses(&error) => self.works.store(false, Relaxed),
-                Err(error) => return Err(error),
-            }
+        if self.marker.take().is_some() {
+            // Nobody waits for it here; it takes the names away itself if there's nothing to go on with.
+            self.data.marks().into_iter().for_each(|marks| marks.end(End::Marked));
+        } else if !self.stored {
+            self.remove();
         }
-        Ok(done)
     }
-
-    fn takes(&self, offset: u64, bytes: &[u8]) -> bool {
-        let on_disk = |n: u64| n.is_multiple_of(self.offset as u64);
-        on_disk(offset) && on_disk(bytes.len() as u64) && bytes.as_ptr().addr().is_multiple_of(self.memory)
-    }
-}
-
-fn refuses(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::OPNOTSUPP))
 }
 
 #[cfg(test)]
@@ -182,6 +161,17 @@ mod tests {
 
     use super::*;
     use crate::fetch::ALIGNMENT;
+
+    /// A file of its own directory, or beside others, that nobody could go on with.
+    fn incoming(home: &Path, key: Option<&str>, size: usize) -> Incoming {
+        let dir = Dir::open_root(home).unwrap();
+        let spot = key.map_or_else(
+            || Ok(Spot::beside(dir.open("").unwrap(), "data")),
+            |key| Spot::in_own(dir.open("").unwrap(), key),
+        );
+        let arrival = Arrival { origin: None, size: size as u64, pace: Pace::default(), keeper: None };
+        Incoming::open(spot.unwrap(), arrival, &CancellationToken::new()).unwrap()
+    }
 
     /// `size` bytes that differ everywhere, at an aligned address within the returned vector.
     fn aligned(size: usize) -> (Vec<u8>, usize) {
@@ -195,8 +185,7 @@ mod tests {
 
     fn write_in_parallel(under: &Path, size: usize) {
         let home = tempfile::tempdir_in(under).unwrap();
-        let dir = Dir::open_root(home.path()).unwrap();
-        let incoming = Incoming::create_partial(dir, "key", size as u64).unwrap();
+        let mut incoming = incoming(home.path(), Some("key"), size);
         let (memory, skip) = aligned(size);
         let bytes = &memory[skip..skip + size];
         let sink = incoming.sink();
@@ -229,8 +218,7 @@ mod tests {
     #[test]
     fn bytes_that_are_not_aligned_arrive_as_well() {
         let home = tempfile::tempdir().unwrap();
-        let dir = Dir::open_root(home.path()).unwrap();
-        let incoming = Incoming::create(dir, "data", 200_000).unwrap();
+        let mut incoming = incoming(home.path(), None, 200_000);
         let bytes: Vec<u8> = (0..200_000u32).map(|i| (i % 253) as u8).collect();
         let sink = incoming.sink();
         sink.write_at(100_001, &bytes[100_001..]).unwrap();
@@ -242,7 +230,7 @@ mod tests {
     #[test]
     fn nothing_is_written_past_the_end() {
         let home = tempfile::tempdir().unwrap();
-        let incoming = Incoming::create(Dir::open_root(home.path()).unwrap(), "data", 10).unwrap();
+        let incoming = incoming(home.path(), None, 10);
         let sink = incoming.sink();
         assert!(sink.write_at(5, b"123456").is_err());
         assert!(sink.write_at(u64::MAX, b"1").is_err());
@@ -254,8 +242,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir(home.path().join("key")).unwrap();
         std::fs::write(home.path().join("key/data"), "old, and longer than the new one").unwrap();
-        let dir = Dir::open_root(home.path()).unwrap();
-        let incoming = Incoming::create_partial(dir, "key", 3).unwrap();
+        let mut incoming = incoming(home.path(), Some("key"), 3);
         incoming.sink().write_at(0, b"new").unwrap();
         incoming.seal(0o444).unwrap();
         assert_eq!(std::fs::read(home.path().join("key/data")).unwrap(), b"new");

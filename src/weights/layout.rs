@@ -5,7 +5,9 @@
 //!   v1/lock                           held (flock) by the one agent that may write; names its pid
 //!   v1/blobs/sha256/ab/abcdef…        content, 0444: a file is here only after its digest was right and it was fsynced
 //!   v1/revisions/<64 hex>.json        manifest: path → size, sha256; per entry: request, verified, the source's version
-//!   v1/partial/<64 hex>/data          a file that is being fetched; swept when the cache is opened
+//!   v1/partial/<64 hex>/data          a file that is being fetched
+//!   v1/partial/<64 hex>/journal       which of its ranges are on the disk; without one, it's swept when it's opened
+//!   v1/partial/<id>.found             digests that no source publishes, of files whose set isn't whole yet
 //!   v1/staging/<n>                    trees, manifests and links on their way in or out; swept when it's opened
 //!   weights/<id>/<12 hex>/…           one revision: hard links to blobs, in directories of 0755
 //!   weights/<id>/current              relative link to `<12 hex>`, switched by rename
@@ -28,6 +30,10 @@ pub(super) const WEIGHTS: &str = "weights";
 pub(super) const CURRENT: &str = "current";
 /// The file's name in a partial's directory.
 pub(super) const DATA: &str = "data";
+/// What a file of an entry's found digests ends with.
+pub(super) const FOUND: &str = ".found";
+/// Its journal's.
+pub(super) const JOURNAL: &str = "journal";
 
 /// Mode of what pods may look at.
 pub(super) const PUBLIC_DIR: u32 = 0o755;
@@ -52,6 +58,11 @@ pub(super) fn manifest(revision: Revision) -> String {
 pub(super) fn revision_of_manifest(name: &str) -> Option<Revision> {
     let hex = name.strip_suffix(".json").filter(|hex| is_lower_hex(hex, 64))?;
     serde_json::from_value(serde_json::Value::String(hex.to_owned())).ok()
+}
+
+/// The name, among the partials, of the digests that were found for an entry.
+pub(super) fn found(id: &EntryId) -> String {
+    format!("{id}{FOUND}")
 }
 
 /// The directory of everything that an entry shows to pods.
@@ -84,6 +95,11 @@ impl PartialKey {
         let version = version.map_or_else(String::new, |version| format!("={version}"));
         let text = format!("{}\n{path}\n{size}\n{version}", fingerprint.hex());
         Self(Digest::of(text.as_bytes()).hex())
+    }
+
+    /// The key that is called `text`.
+    pub(super) fn read(text: &str) -> Option<Self> {
+        is_lower_hex(text, 64).then(|| Self(text.to_owned()))
     }
 
     pub(super) fn as_str(&self) -> &str {

@@ -17,6 +17,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::did::{Did, did};
 use super::error::OpError;
 
 type Result<T> = std::result::Result<T, OpError>;
@@ -90,8 +91,10 @@ impl Dir {
                 Err(Errno::EXIST) => false,
                 Err(error) => return Err(dir.failed("make the directory", name, error)),
             };
-            dir = dir.open(Path::new(name))?;
+            let parent = dir;
+            dir = parent.open(Path::new(name))?;
             if made {
+                did(Did::Named { dir: parent.fd.as_fd(), name });
                 dir.set_mode(mode)?;
             }
         }
@@ -100,16 +103,20 @@ impl Dir {
 
     /// Sets this directory's mode.
     pub(super) fn set_mode(&self, mode: u32) -> Result<()> {
-        fs::fchmod(&self.fd, Mode::from_raw_mode(mode)).map_err(|e| self.failed("set the mode of", "", e))
+        fs::fchmod(&self.fd, Mode::from_raw_mode(mode)).map_err(|e| self.failed("set the mode of", "", e))?;
+        did(Did::Mode { of: self.fd.as_fd(), mode });
+        Ok(())
     }
 
     /// Makes its names durable.
     pub(super) fn sync(&self) -> Result<()> {
+        did(Did::Sync { of: self.fd.as_fd() });
         fs::fsync(&self.fd).map_err(|e| self.failed("fsync the directory", "", e))
     }
 
     /// Makes everything on its file system durable.
     pub(super) fn sync_all(&self) -> Result<()> {
+        did(Did::SyncAll { of: self.fd.as_fd() });
         fs::syncfs(&self.fd).map_err(|e| self.failed("syncfs", "", e))
     }
 
@@ -147,13 +154,22 @@ impl Dir {
     /// A new file; an error where the name is taken.
     pub(super) fn create_file(&self, name: &str, mode: u32) -> Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        self.open_with("create", name, flags, mode)
+        let file = self.open_with("create", name, flags, mode)?;
+        did(Did::Named { dir: self.fd.as_fd(), name: OsStr::new(name) });
+        Ok(file)
     }
 
     /// The file by that name, made where it's missing.
     pub(super) fn open_or_create(&self, name: &str, mode: u32) -> Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        self.open_with("open", name, flags, mode)
+        let file = self.open_with("open", name, flags, mode)?;
+        did(Did::Named { dir: self.fd.as_fd(), name: OsStr::new(name) });
+        Ok(file)
+    }
+
+    /// A file that is there, for reading and writing.
+    pub(super) fn open_to_write(&self, name: &str) -> Result<File> {
+        self.open_with("open", name, OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC, 0)
     }
 
     /// A second handle that writes past the page cache; `None` where the file system won't.
@@ -186,10 +202,21 @@ impl Dir {
         Ok(Some(bytes))
     }
 
+    /// At most the first `most` bytes of a file; `None` where there is nothing by that name.
+    pub(super) fn read_start(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>> {
+        let Some(file) = self.open_file(name)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.take(most).read_to_end(&mut bytes).map_err(|e| self.failed("read", name, e))?;
+        Ok(Some(bytes))
+    }
+
     /// A second name for the file `name` of `from`; false where `to` is taken here.
     pub(super) fn link_from(&self, from: &Self, name: &str, to: &OsStr) -> Result<bool> {
         match fs::linkat(&from.fd, name, &self.fd, to, AtFlags::empty()) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                did(Did::Named { dir: self.fd.as_fd(), name: to });
+                Ok(true)
+            }
             Err(Errno::EXIST) => Ok(false),
             Err(error) => Err(self.failed("link", to, error)),
         }
@@ -197,7 +224,9 @@ impl Dir {
 
     /// A symbolic link that says `text`.
     pub(super) fn symlink(&self, text: &str, name: &str) -> Result<()> {
-        fs::symlinkat(text, &self.fd, name).map_err(|e| self.failed("make the link", name, e))
+        fs::symlinkat(text, &self.fd, name).map_err(|e| self.failed("make the link", name, e))?;
+        did(Did::Named { dir: self.fd.as_fd(), name: OsStr::new(name) });
+        Ok(())
     }
 
     /// What the symbolic link says; `None` where there is nothing by that name, or something else.
@@ -211,13 +240,19 @@ impl Dir {
 
     /// Moves `name` of `from` here as `to`, in place of a file or link by that name.
     pub(super) fn rename_from(&self, from: &Self, name: &str, to: &str) -> Result<()> {
-        fs::renameat(&from.fd, name, &self.fd, to).map_err(|e| self.failed("rename to", to, e))
+        fs::renameat(&from.fd, name, &self.fd, to).map_err(|e| self.failed("rename to", to, e))?;
+        let (name, to) = (OsStr::new(name), OsStr::new(to));
+        did(Did::Moved { from: from.fd.as_fd(), name, dir: self.fd.as_fd(), to });
+        Ok(())
     }
 
     /// Swaps `name` of `from` with `to` of this directory, at once.
     pub(super) fn exchange_with(&self, from: &Self, name: &str, to: &str) -> Result<()> {
         fs::renameat_with(&from.fd, name, &self.fd, to, RenameFlags::EXCHANGE)
-            .map_err(|e| self.failed("exchange", to, e))
+            .map_err(|e| self.failed("exchange", to, e))?;
+        let (name, to) = (OsStr::new(name), OsStr::new(to));
+        did(Did::Exchanged { from: from.fd.as_fd(), name, dir: self.fd.as_fd(), to });
+        Ok(())
     }
 
     /// Takes a name away from a file or link; false where there was none.
@@ -232,7 +267,10 @@ impl Dir {
 
     fn unlink_with(&self, name: &Path, flags: AtFlags) -> Result<bool> {
         match fs::unlinkat(&self.fd, name, flags) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                did(Did::Unnamed { dir: self.fd.as_fd(), name: name.as_os_str() });
+                Ok(true)
+            }
             Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
             Err(error) => Err(self.failed("remove", name, error)),
         }
@@ -316,6 +354,11 @@ pub(super) fn mode_of(stat: &Stat) -> u32 {
     stat.st_mode & 0o7777
 }
 
+/// Bytes that it takes on the file system.
+pub(super) fn allocated(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512)
+}
+
 /// Whether it belongs to the user that this process runs as.
 pub(super) fn is_ours(stat: &Stat) -> bool {
     stat.st_uid == rustix::process::geteuid().as_raw()
@@ -341,7 +384,10 @@ pub(super) fn preallocate(file: &File, size: u64) -> io::Result<()> {
         return Ok(());
     }
     match fs::fallocate(file, FallocateFlags::empty(), 0, size) {
-        Ok(()) => Ok(()),
+        Ok(()) => {
+            did(Did::Allocated { file: file.as_fd(), size });
+            Ok(())
+        }
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => truncate(file, size),
         Err(error) => Err(error.into()),
     }
@@ -349,22 +395,46 @@ pub(super) fn preallocate(file: &File, size: u64) -> io::Result<()> {
 
 /// Sets a file's length.
 pub(super) fn truncate(file: &File, size: u64) -> io::Result<()> {
-    Ok(fs::ftruncate(file, size)?)
+    fs::ftruncate(file, size)?;
+    did(Did::Truncated { file: file.as_fd(), size });
+    Ok(())
 }
 
 /// Sets a file's mode.
 pub(super) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
-    Ok(fs::fchmod(file, Mode::from_raw_mode(mode))?)
+    fs::fchmod(file, Mode::from_raw_mode(mode))?;
+    did(Did::Mode { of: file.as_fd(), mode });
+    Ok(())
 }
 
 /// Makes a file's bytes, length and mode durable.
 pub(super) fn sync(file: &File) -> io::Result<()> {
+    did(Did::Sync { of: file.as_fd() });
     Ok(fs::fsync(file)?)
+}
+
+/// Makes a file's bytes durable, and its length as far as they need it.
+pub(super) fn sync_data(file: &File) -> io::Result<()> {
+    did(Did::SyncData { of: file.as_fd() });
+    Ok(fs::fdatasync(file)?)
+}
+
+/// Fills `bytes` with what is at `offset`.
+pub(super) fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    file.read_exact_at(bytes, offset)
+}
+
+/// From now on no more of a file is read than was asked for: what lies behind it may just be being written.
+pub(super) fn will_read_at_random(file: &File) {
+    // It's a hint.
+    let _ = fs::fadvise(file, 0, None, fs::Advice::Random);
 }
 
 /// Writes all of `bytes` at `offset`.
 pub(super) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-    file.write_all_at(bytes, offset)
+    file.write_all_at(bytes, offset)?;
+    did(Did::Written { file: file.as_fd(), bytes, offset });
+    Ok(())
 }
 
 /// Writes some of `bytes` at `offset`, and says how many.
@@ -372,7 +442,12 @@ pub(super) fn write_some_at(file: &File, bytes: &[u8], offset: u64) -> io::Resul
     loop {
         match file.write_at(bytes, offset) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            done => return done,
+            done => {
+                if let Ok(Some(bytes)) = done.as_ref().map(|done| bytes.get(..*done)) {
+                    did(Did::Written { file: file.as_fd(), bytes, offset });
+                }
+                return done;
+            }
         }
     }
 }

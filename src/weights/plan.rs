@@ -1,6 +1,6 @@
 //! What is to be done with the files that a source lists. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,12 +8,13 @@ use jiff::Timestamp;
 
 use super::cache::Earlier;
 use super::error::WeightsError;
+use super::journal::Origin;
 use super::layout::PartialKey;
 use super::manifest::{Content, Provenance, Request};
 use super::tree::Files;
 use crate::list::WeightsGoods;
 use crate::source::{RangeSource, RemoteFile};
-use crate::types::{Digest, RelPath};
+use crate::types::{Digest, EntryId, RelPath};
 
 /// One file of an entry.
 #[derive(Debug, Clone)]
@@ -34,6 +35,22 @@ impl Wanted {
     /// version is the same; by the length alone nobody can say that.
     pub(super) fn expected(&self) -> Option<Digest> {
         self.published.or(self.known.filter(|_| self.version.is_some()))
+    }
+
+    /// Whether its digest is found out here, and holds for its version.
+    pub(super) fn is_to_be_found(&self) -> bool {
+        self.published.is_none() && self.version.is_some()
+    }
+
+    /// What a journal says it is of; `None` where nothing would tell two versions of it apart, so that nobody can go
+    /// on with it.
+    pub(super) fn origin(&self, owner: Option<&EntryId>) -> Option<Origin> {
+        (self.published.is_some() || self.version.is_some()).then(|| Origin {
+            key: self.key.clone(),
+            size: self.size,
+            version: self.version.clone(),
+            owner: owner.cloned(),
+        })
     }
 }
 
@@ -90,6 +107,13 @@ fn refuse_conflicts<'a>(paths: impl Iterator<Item = &'a RelPath>) -> Result<(), 
             problem: format!("the source lists {} and something that is a file above it", path.display()),
         }),
         None => Ok(()),
+    }
+}
+
+/// The same, with the digests that an earlier run found and nothing else has kept.
+pub(super) fn recall(wanted: &mut [Wanted], found: &HashMap<PartialKey, Digest>) {
+    for file in wanted.iter_mut().filter(|file| file.is_to_be_found()) {
+        file.known = file.known.or_else(|| found.get(&file.key).copied());
     }
 }
 

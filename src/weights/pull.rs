@@ -5,20 +5,27 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::blob;
+use super::data_file::Keeper;
 use super::error::{OpError, WeightsError};
-use super::incoming::Incoming;
+use super::found::Found;
+use super::incoming::{Arrival, Incoming};
 use super::layout;
+use super::marks::Pace;
 use super::ops::{self, Dir};
 use super::plan::{self, Wanted};
-use super::transfer::{self, Transfer, blocking};
+use super::spot::Spot;
+use super::transfer::{self, Fetched, Transfer, blocking};
 use crate::fetch::Engine;
 use crate::list::WeightsGoods;
 use crate::source::{RemoteFile, Sources};
 use crate::types::{Digest, Progress, RelPath, Revision};
 
 const FILES_AT_ONCE: usize = 4;
-/// Begins the name of a file that isn't finished; what a killed run left is taken away by the next.
+/// Begins the name of a file that isn't finished, and its journal's; what a killed run left is gone on with by the
+/// next, or taken away.
 const UNFINISHED: &str = ".stoker-part-";
+/// The digests that no source publishes, of the files that are there before all are.
+const FOUND: &str = ".stoker-found";
 const FILE: u32 = 0o644;
 
 /// Puts weights into a plain directory, without a cache: what `stoker pull URI --to DIR` does.
@@ -27,6 +34,7 @@ pub struct Puller {
     engine: Engine,
     sources: Sources,
     verified_only: bool,
+    pace: Pace,
 }
 
 /// Files that are in the directory, complete and durable.
@@ -48,13 +56,20 @@ impl Puller {
     /// `verified_only`: files whose source publishes no digest are refused.
     #[must_use]
     pub fn new(engine: Engine, sources: Sources, verified_only: bool) -> Self {
-        Self { engine, sources, verified_only }
+        Self { engine, sources, verified_only, pace: Pace::default() }
+    }
+
+    /// The same with another pace of its journals.
+    #[cfg(test)]
+    pub(super) fn with_pace(self, pace: Pace) -> Self {
+        Self { pace, ..self }
     }
 
     /// Fetches into `dir`, which is made where it's missing. Each file arrives under another name and is renamed when
     /// it's complete, compared and durable, so a file with its own name is always whole. One that is there already is
     /// kept if its digest is the published one, which is read and not believed; where the source publishes none,
-    /// every file is fetched again. Other files in `dir` stay as they are. No link below `dir` is followed.
+    /// every file is fetched again. A file that an earlier call, or process, left half-way is gone on with, if the
+    /// source has it still at the same version. Other files in `dir` stay as they are. No link below `dir` is followed.
     ///
     /// # Errors
     /// See [`WeightsError`]. Files that were finished stay.
@@ -88,34 +103,74 @@ impl Puller {
         progress: &Progress,
         stop: &CancellationToken,
     ) -> Result<Pulled, WeightsError> {
-        let wanted = plan::plan(files, goods.fingerprint(), None, self.verified_only)?;
+        let mut wanted = plan::plan(files, goods.fingerprint(), None, self.verified_only)?;
+        let found = Arc::new(Found::new(dir.open("")?, FOUND.to_owned()));
+        plan::recall(&mut wanted, &found.read());
         let (at, all) = (dir.clone(), wanted.clone());
-        let missing = blocking(move || missing(&at, all)).await??;
+        let (missing, allocated) = blocking(move || missing(&at, all)).await??;
         let bytes = missing.iter().map(|file| file.size).fold(0, u64::saturating_add);
-        let (available, _) = dir.space()?;
-        if bytes > available {
+        let ((available, _), needed) = (dir.space()?, bytes.saturating_sub(allocated));
+        if needed > available {
             let root = dir.path().to_owned();
-            return Err(WeightsError::NoSpace { root, needed: bytes, available, reserve: 0 });
+            return Err(WeightsError::NoSpace { root, needed, available, reserve: 0 });
         }
         progress.set_total(progress.done().saturating_add(bytes));
         let known = wanted.iter().filter_map(|file| Some((file.path.clone(), file.known?)));
         let mut digests: BTreeMap<_, _> = known.collect();
         let stop = stop.child_token();
         let transfer = Transfer { engine: &self.engine, progress, stop: &stop };
-        let jobs = missing.iter().map(|file| pull_one(dir, file, transfer)).collect();
-        digests.extend(transfer::all(jobs, FILES_AT_ONCE, &stop).await?);
+        let jobs = missing.iter().map(|file| self.pull_one(dir, file, &found, transfer)).collect();
+        let mut fetched_bytes = 0;
+        for (path, digest, bytes) in transfer::all(jobs, FILES_AT_ONCE, &stop).await? {
+            digests.insert(path, digest);
+            fetched_bytes += bytes;
+        }
         let (at, paths) = (dir.clone(), wanted.iter().map(|file| file.path.clone()).collect::<Vec<_>>());
-        blocking(move || sync_parents(&at, &paths)).await??;
+        let end = move || {
+            sync_parents(&at, &paths)?;
+            found.forget()
+        };
+        blocking(end).await??;
         let contents = plan::contents(&wanted, &digests);
         Ok(Pulled {
             revision: Revision::of_weights(
                 contents.iter().map(|(path, file)| (path, file.size, file.sha256)),
             ),
             verified: wanted.iter().all(|file| file.published.is_some()),
-            fetched_bytes: bytes,
+            fetched_bytes,
             kept: wanted.len() - missing.len(),
             files: wanted.len(),
         })
+    }
+
+    async fn pull_one(
+        &self,
+        dir: &Arc<Dir>,
+        file: &Wanted,
+        found: &Arc<Found>,
+        transfer: Transfer<'_>,
+    ) -> Result<(RelPath, Digest, u64), WeightsError> {
+        let (parent, leaf) = split(&file.path);
+        let (at, size, name, origin) = (dir.clone(), file.size, unfinished(file), file.origin(None));
+        let (pace, stop) = (self.pace, transfer.stop.clone());
+        let place = Arc::new(move || {
+            let spot = Spot::beside(at.make(&parent, layout::PUBLIC_DIR)?, &name);
+            let keeper = Some(Keeper::Directory(Arc::clone(&at)));
+            Incoming::open(spot, Arrival { origin: origin.clone(), size, pace, keeper }, &stop)
+        });
+        let Fetched { mut incoming, digest, bytes } = transfer.fetch(file, place).await?;
+        let (key, note) = (file.key.clone(), file.is_to_be_found().then(|| Arc::clone(found)));
+        let finish = move || {
+            note.map_or(Ok(()), |note| note.note(&key, digest, size > pace.least))?;
+            incoming.seal(FILE)?;
+            incoming.dir().rename_from(incoming.dir(), incoming.name(), &leaf)?;
+            incoming.dir().sync()?;
+            // What is left is its journal.
+            incoming.discard();
+            Ok::<_, OpError>(())
+        };
+        blocking(finish).await??;
+        Ok((file.path.clone(), digest, bytes))
     }
 }
 
@@ -125,48 +180,44 @@ pub(super) fn open(path: &Path) -> Result<Arc<Dir>, WeightsError> {
     if dir.try_lock()? { Ok(Arc::new(dir)) } else { Err(WeightsError::Busy { dir: path.to_owned() }) }
 }
 
-async fn pull_one(
-    dir: &Arc<Dir>,
-    file: &Wanted,
-    transfer: Transfer<'_>,
-) -> Result<(RelPath, Digest), WeightsError> {
-    let (parent, leaf) = split(&file.path);
-    let (at, size) = (dir.clone(), file.size);
-    let place = Arc::new(move || {
-        let unfinished = format!("{UNFINISHED}{:016x}", fastrand::u64(..));
-        Incoming::create(at.make(&parent, layout::PUBLIC_DIR)?, &unfinished, size)
-    });
-    let (incoming, digest) = transfer.fetch(file, place).await?;
-    let finish = move || {
-        incoming.seal(FILE)?;
-        incoming.dir().rename_from(incoming.dir(), incoming.name(), &leaf)?;
-        incoming.dir().sync()
-    };
-    blocking(finish).await??;
-    Ok((file.path.clone(), digest))
+/// The name of a file until it's finished. Two files of a directory that have the same bytes have two.
+fn unfinished(file: &Wanted) -> String {
+    let hex = Digest::of(format!("{}\n{}", file.key.as_str(), file.path).as_bytes()).hex();
+    format!("{UNFINISHED}{}", hex.get(..16).unwrap_or(&hex))
 }
 
-/// Those that aren't there yet with the right digest. Takes away what a killed run left beside them.
-fn missing(dir: &Dir, wanted: Vec<Wanted>) -> Result<Vec<Wanted>, OpError> {
-    for parent in wanted.iter().map(|file| split(&file.path).0).collect::<BTreeSet<_>>() {
-        let Some(parent) = dir.find(parent)? else { continue };
-        for name in parent.list()? {
-            if name.to_str().is_some_and(|name| name.starts_with(UNFINISHED)) {
-                parent.unlink(name)?;
-            }
-        }
-    }
+/// Those that aren't there yet with the right digest, and how many bytes have their room on the disk already. Takes
+/// away what a killed run left beside them and nobody can go on with.
+fn missing(dir: &Dir, wanted: Vec<Wanted>) -> Result<(Vec<Wanted>, u64), OpError> {
+    let parents: BTreeSet<PathBuf> = wanted.iter().map(|file| split(&file.path).0).collect();
     let mut missing = Vec::new();
     for file in wanted {
         if !is_there(dir, &file)? {
             missing.push(file);
         }
     }
-    Ok(missing)
+    let resumable = missing.iter().filter(|file| file.origin(None).is_some());
+    let resumable: BTreeSet<(PathBuf, String)> =
+        resumable.map(|file| (split(&file.path).0, unfinished(file))).collect();
+    let mut allocated = 0;
+    for parent in parents {
+        let Some(at) = dir.find(&parent)? else { continue };
+        for name in at.list()? {
+            let Some(file) = name.to_str().filter(|name| name.starts_with(UNFINISHED)) else { continue };
+            // The journal's name begins as the file's.
+            let file = file.get(..UNFINISHED.len() + 16).unwrap_or(file);
+            if !resumable.contains(&(parent.clone(), file.to_owned())) {
+                at.unlink(&name)?;
+            } else if let Some(stat) = at.stat(&name)? {
+                allocated += ops::allocated(&stat);
+            }
+        }
+    }
+    Ok((missing, allocated))
 }
 
 fn is_there(dir: &Dir, wanted: &Wanted) -> Result<bool, OpError> {
-    let Some(published) = wanted.published else { return Ok(false) };
+    let Some(expected) = wanted.expected() else { return Ok(false) };
     let (parent, leaf) = split(&wanted.path);
     let Some(parent) = dir.find(parent)? else { return Ok(false) };
     let same_size = |stat| ops::is_file(&stat) && u64::try_from(stat.st_size) == Ok(wanted.size);
@@ -176,7 +227,7 @@ fn is_there(dir: &Dir, wanted: &Wanted) -> Result<bool, OpError> {
     let Some(file) = parent.open_file(&leaf)? else { return Ok(false) };
     let path = &parent.path().join(&leaf);
     let failed = |doing| move |cause| OpError::new(doing, path, cause);
-    if blob::hash(&file).map_err(failed("read"))? != published {
+    if blob::hash(&file).map_err(failed("read"))? != expected {
         return Ok(false);
     }
     // It counts as durable from here on, whoever wrote it.

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use futures::{StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 
-use super::error::{OpError, WeightsError};
+use super::error::WeightsError;
 use super::incoming::Incoming;
 use super::plan::Wanted;
 use crate::fetch::{Engine, FetchError};
@@ -14,8 +14,17 @@ use crate::types::{Digest, ErrorKind, Progress};
 /// How often a file may come with wrong bytes before it's the source's fault and not the way's.
 const STRIKES: u32 = 3;
 
-/// Makes a new place for a file's bytes; called once a try, on a blocking thread.
-pub(super) type Place = Arc<dyn Fn() -> Result<Incoming, OpError> + Send + Sync>;
+/// Makes a place for a file's bytes, with those that an earlier run left; called once a try, on a blocking thread.
+pub(super) type Place = Arc<dyn Fn() -> Result<Incoming, WeightsError> + Send + Sync>;
+
+/// A file whose bytes are all there, and right as far as anybody knows.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    pub(super) incoming: Incoming,
+    pub(super) digest: Digest,
+    /// Bytes that travelled in the try that did it.
+    pub(super) bytes: u64,
+}
 
 /// What one job fetches with.
 #[derive(Debug, Clone, Copy)]
@@ -26,24 +35,24 @@ pub(super) struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
-    /// Fetches one file into a new place and compares its digest, if one is known. What comes with other bytes is
-    /// thrown away and fetched again, three times in all.
-    pub(super) async fn fetch(
-        &self,
-        wanted: &Wanted,
-        place: Place,
-    ) -> Result<(Incoming, Digest), WeightsError> {
+    /// Fetches what is missing of one file and compares its digest, if one is known. What comes with other bytes is
+    /// thrown away and all of it fetched again, three times in all. What is stopped, or fails, stays for the next run,
+    /// unless the source has another version now.
+    pub(super) async fn fetch(&self, wanted: &Wanted, place: Place) -> Result<Fetched, WeightsError> {
         let mut tries = 0;
         loop {
             let make = place.clone();
             let incoming = blocking(move || make()).await??;
             let blob = wanted.bytes.clone();
-            let fetched =
-                self.engine.fetch(blob, wanted.size, incoming.sink(), self.progress, self.stop).await;
-            let found = match fetched {
+            let (sink, kept) = (incoming.sink(), incoming.kept().clone());
+            let bytes = wanted.size.saturating_sub(kept.bytes());
+            let engine = self.engine;
+            let fetched = engine.fetch_rest(blob, wanted.size, sink, kept, self.progress, self.stop).await;
+            let digest = match fetched {
                 Ok(found) => found,
                 Err(cause) => {
-                    discard(incoming).await?;
+                    let outdated = cause.kind() == ErrorKind::Changed;
+                    blocking(move || if outdated { incoming.discard() } else { incoming.leave() }).await?;
                     return Err(match cause {
                         FetchError::Cancelled => WeightsError::Stopped,
                         cause => WeightsError::Fetch { path: wanted.path.clone(), cause },
@@ -51,10 +60,12 @@ impl Transfer<'_> {
                 }
             };
             tries += 1;
-            let Some(expected) = wanted.expected().filter(|expected| *expected != found) else {
-                return Ok((incoming, found));
+            let Some(expected) = wanted.expected().filter(|expected| *expected != digest) else {
+                return Ok(Fetched { incoming, digest, bytes });
             };
-            discard(incoming).await?;
+            let found = digest;
+            // Freeing a large file's blocks takes a while.
+            blocking(move || incoming.discard()).await?;
             self.progress.take_back(wanted.size);
             tracing::warn!(path = %wanted.path, %expected, %found, tries, "a file came with wrong bytes");
             if tries == STRIKES {
@@ -91,11 +102,6 @@ const LISTINGS: u32 = 3;
 /// is gone, and only a new listing tells which one there is now.
 pub(super) fn list_again<T>(outcome: &Result<T, WeightsError>, listings: u32) -> bool {
     listings < LISTINGS && outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::Changed)
-}
-
-/// Freeing a large file's blocks takes a while.
-async fn discard(incoming: Incoming) -> Result<(), WeightsError> {
-    blocking(move || drop(incoming)).await
 }
 
 /// Runs `work` where it may block.

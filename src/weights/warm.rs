@@ -7,8 +7,10 @@ use tokio_util::sync::CancellationToken;
 use super::cache::Cache;
 use super::claims::{Admission, Reserve};
 use super::error::WeightsError;
+use super::found::Found;
+use super::marks::Pace;
 use super::plan::{self, Wanted};
-use super::transfer::{self, Transfer, blocking};
+use super::transfer::{self, Fetched, Transfer, blocking};
 use crate::fetch::Engine;
 use crate::list::WeightsGoods;
 use crate::source::{RemoteFile, Sources};
@@ -26,6 +28,7 @@ pub struct Warmer {
     sources: Sources,
     verified_only: bool,
     reserve: Reserve,
+    pace: Pace,
 }
 
 /// Files that are warm.
@@ -45,7 +48,7 @@ impl Warmer {
     /// `verified_only`: files whose source publishes no digest are refused.
     #[must_use]
     pub fn new(cache: Arc<Cache>, engine: Engine, sources: Sources, verified_only: bool) -> Self {
-        Self { cache, engine, sources, verified_only, reserve: Reserve::default() }
+        Self { cache, engine, sources, verified_only, reserve: Reserve::default(), pace: Pace::default() }
     }
 
     /// The same with another reserve.
@@ -54,9 +57,17 @@ impl Warmer {
         Self { reserve, ..self }
     }
 
+    /// The same with another pace of its journals.
+    #[cfg(test)]
+    pub(super) fn with_pace(self, pace: Pace) -> Self {
+        Self { pace, ..self }
+    }
+
     /// Asks the source which files there are, fetches what is missing and makes the result what the entry's
     /// `current` means: durable, and from one moment to the next. What is there already isn't fetched; what is
-    /// there and broken is mended. Files that change at the source while they are read are listed anew.
+    /// there and broken is mended. Files that change at the source while they are read are listed anew. What an earlier
+    /// call, or process, fetched of a file is gone on with; what it fetched of files that the entry no longer has is
+    /// thrown away.
     ///
     /// `progress` counts what this call has to fetch. When `stop` is cancelled it returns soon, after all writes
     /// have ended. Dropping the future is safe: at most a switch that had begun is finished, and what is on
@@ -95,20 +106,36 @@ impl Warmer {
         let fingerprint = goods.fingerprint();
         let (cache, of) = (self.cache.clone(), id.clone());
         let earlier = blocking(move || cache.earlier(&of, fingerprint)).await??;
-        let wanted = plan::plan(files, fingerprint, earlier.as_ref(), self.verified_only)?;
+        let mut wanted = plan::plan(files, fingerprint, earlier.as_ref(), self.verified_only)?;
+        let (cache, of) = (self.cache.clone(), id.clone());
+        let (found, before) = blocking(move || {
+            let found = cache.found(&of)?;
+            let before = found.read();
+            Ok::<_, WeightsError>((Arc::new(found), before))
+        })
+        .await??;
+        plan::recall(&mut wanted, &before);
         let verified = wanted.iter().all(|file| file.published.is_some());
 
         let (cache, of) = (self.cache.clone(), id.clone());
-        let current = blocking(move || cache.named(&of)).await??.and_then(|named| named.current);
+        let wants = wanted.iter().map(|file| file.key.clone()).collect();
+        let named = move || {
+            cache.forget_partials(&of, &wants)?;
+            cache.named(&of)
+        };
+        let current = blocking(named).await??.and_then(|named| named.current);
         if let Some(current) = current {
             let same = revision_of(&wanted) == Some(current.revision);
             if same && current.fingerprint == fingerprint && current.verified == verified {
+                if !before.is_empty() {
+                    blocking(move || found.forget()).await??;
+                }
                 let (revision, files) = (current.revision, wanted.len());
                 return Ok(WarmWeights { revision, verified, fetched_bytes: 0, files });
             }
         }
 
-        let (digests, fetched_bytes) = self.gather(&wanted, progress, stop).await?;
+        let (digests, fetched_bytes) = self.gather(id, &wanted, &found, progress, stop).await?;
         let contents = plan::contents(&wanted, &digests);
         let revision =
             Revision::of_weights(contents.iter().map(|(path, file)| (path, file.size, file.sha256)));
@@ -116,14 +143,20 @@ impl Warmer {
         let request = plan::request(goods, &wanted, Timestamp::now());
         let (cache, of, gone) = (self.cache.clone(), id.clone(), stop.child_token());
         let _gone_when_dropped = gone.clone().drop_guard();
-        blocking(move || cache.show(&of, contents, request, &gone)).await??;
+        let show = move || {
+            cache.show(&of, contents, request, &gone)?;
+            Ok::<_, WeightsError>(found.forget()?)
+        };
+        blocking(show).await??;
         Ok(WarmWeights { revision, verified, fetched_bytes, files })
     }
 
     /// Sees to it that every file's blob is there; says which digest each has, and how many bytes were fetched.
     async fn gather(
         &self,
+        id: &EntryId,
         wanted: &[Wanted],
+        found: &Arc<Found>,
         progress: &Progress,
         stop: &CancellationToken,
     ) -> Result<(BTreeMap<RelPath, Digest>, u64), WeightsError> {
@@ -141,7 +174,7 @@ impl Warmer {
         let transfer = Transfer { engine: &self.engine, progress, stop: &stop };
         let mut jobs = Vec::with_capacity(missing.len());
         for file in &missing {
-            jobs.push(self.fetch_in_turn(file, &admission, transfer));
+            jobs.push(self.fetch_in_turn(id, file, found, &admission, transfer));
         }
         let mut fetched_bytes = 0;
         for (path, digest, fetched) in transfer::all(jobs, FILES_AT_ONCE, &stop).await? {
@@ -154,7 +187,9 @@ impl Warmer {
     /// Fetches one file, unless another job that wants it too was first.
     async fn fetch_in_turn(
         &self,
+        id: &EntryId,
         file: &Wanted,
+        found: &Arc<Found>,
         admission: &Arc<Admission>,
         transfer: Transfer<'_>,
     ) -> Result<(RelPath, Digest, u64), WeightsError> {
@@ -172,13 +207,20 @@ impl Warmer {
                 return Ok((file.path.clone(), digest, 0));
             }
         }
-        let (cache, of) = (self.cache.clone(), turn.clone());
-        let place = Arc::new(move || cache.create_partial(of.clone(), size));
-        let (incoming, digest) = transfer.fetch(file, place).await?;
-        let cache = self.cache.clone();
-        blocking(move || cache.adopt(&incoming, digest, size)).await??;
+        let (cache, of, origin) = (self.cache.clone(), turn.clone(), file.origin(Some(id)));
+        let (pace, stop) = (self.pace, transfer.stop.clone());
+        let place = Arc::new(move || cache.open_partial(of.clone(), origin.clone(), size, pace, &stop));
+        let Fetched { incoming, digest, bytes } = transfer.fetch(file, place).await?;
+        let (cache, key) = (self.cache.clone(), turn.key().clone());
+        let note = file.is_to_be_found().then(|| Arc::clone(found));
+        let adopt = move || {
+            // Before the bytes have another name, by which nobody would find them.
+            note.map_or(Ok(()), |note| note.note(&key, digest, size > pace.least))?;
+            cache.adopt(incoming, digest, size)
+        };
+        blocking(adopt).await??;
         turn.has_found(digest);
-        Ok((file.path.clone(), digest, size))
+        Ok((file.path.clone(), digest, bytes))
     }
 }
 

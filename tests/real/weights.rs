@@ -5,6 +5,7 @@ mod clouds;
 mod faults;
 mod files;
 mod refusals;
+mod resume;
 
 use std::collections::BTreeSet;
 

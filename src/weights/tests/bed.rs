@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -172,6 +172,8 @@ pub(super) fn goods(name: &str) -> WeightsGoods {
 pub(super) struct Served {
     pub(super) bytes: Bytes,
     pub(super) gets: AtomicUsize,
+    /// Bytes that were answered.
+    pub(super) sent: AtomicU64,
     /// So many answers have one wrong byte.
     pub(super) flips: AtomicUsize,
     /// Answers wait until this is cancelled, where there is one.
@@ -207,6 +209,7 @@ impl Served {
 impl RangeSource for Served {
     fn get(&self, range: ByteRange) -> BoxFuture<'_, Result<RangeBody, SourceError>> {
         self.gets.fetch_add(1, SeqCst);
+        self.sent.fetch_add(range.len(), SeqCst);
         let slice = range.start() as usize..range.end() as usize;
         let mut bytes = self.bytes.slice(slice).to_vec();
         let flip = self.flips.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();

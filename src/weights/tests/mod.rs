@@ -2,7 +2,12 @@
 
 mod bed;
 mod crash;
+mod disk;
+mod halfway;
 mod hostile;
+mod power;
 mod pull;
+mod resume;
 mod served_over_http;
+pub(super) mod trace;
 mod warm;

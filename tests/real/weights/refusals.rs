@@ -111,7 +111,7 @@ fn agent_home() -> &'static Path {
 }
 
 /// Makes the agent's cache a small disk of its own; the agent's directory takes the mount down with it.
-fn small_cache(agent: &Agent, mib: u32) {
+pub(super) fn small_cache(agent: &Agent, mib: u32) {
     let cache = agent.cache();
     std::fs::create_dir_all(&cache).unwrap();
     let size = std::ffi::CString::new(format!("size={mib}m")).unwrap();
