@@ -157,7 +157,9 @@ impl super::store::Store for Store {
             "AuthorizationPermissionMismatch" => {
                 (403, Some("grant it Storage Blob Data Reader, or a SAS token that may read and list"))
             }
-            "AuthorizationFailure" => (403, Some("does the account's firewall let this node in?")),
+            "AuthorizationFailure" => {
+                (403, Some("look at the key, at what the SAS token allows, and at the account's firewall"))
+            }
             "ResourceNotFound" => {
                 (status, Some("a private container looks like this to whoever has no credentials"))
             }

@@ -85,7 +85,7 @@ async fn replaced_in_mid_download(cloud: Cloud) {
     let (old, new, same) = (bytes(1, 40 * MIB), bytes(2, 40 * MIB), bytes(3, MIB));
     bed.put(cloud, "m/same.bin", &same).await;
     bed.put(cloud, "m/w.bin", &old).await;
-    bed.proxy(cloud).add(Rule::get("w.bin", Fault::Stall(MIB as u64)).times(3));
+    bed.proxy(cloud).add(Rule::get("w.bin", Fault::Stall(MIB as u64)).times(6));
     bed.agent.write_list(&list(&[&cloud.entry("m/")]));
     let replace = async {
         // The other file is there by then: it must not be fetched again.
