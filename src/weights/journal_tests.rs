@@ -41,12 +41,10 @@ fn model(marks: &[(Vec<Checked>, Option<Hashed>)]) -> Vec<Option<Checked>> {
             |page: usize| new.range.start() <= page as u64 * PAGE && (page as u64 * PAGE) < new.range.end();
         let broken: Vec<Checked> =
             (0..41).filter(|page| touched(*page)).filter_map(|page| pages[page]).collect();
-        for page in 0..41 {
-            if pages[page].is_some_and(|old| broken.contains(&old)) {
-                pages[page] = None;
-            }
+        for (page, marked) in pages.iter_mut().enumerate() {
+            *marked = marked.filter(|old| !broken.contains(old));
             if touched(page) {
-                pages[page] = Some(*new);
+                *marked = Some(*new);
             }
         }
     }

@@ -16,7 +16,8 @@ use crate::types::ByteRange;
 pub(super) const PAGE: u64 = 4096;
 /// Short, so that small files have many.
 pub(super) const RANGE: u64 = 2 * PAGE;
-const LIMITS: Limits = Limits { memory: 12 * PAGE, range: RANGE, per_origin: 8, per_blob: 3 };
+/// Enough for several files of which each waits for its server.
+const LIMITS: Limits = Limits { memory: 64 * PAGE, range: RANGE, per_origin: 8, per_blob: 3 };
 /// Marks as often as can be.
 pub(super) const PACE: Pace = Pace { least: RANGE, bytes: 1, time: Duration::ZERO };
 

@@ -189,7 +189,8 @@ async fn what_does_not_fit_its_journal_is_begun_again_and_is_no_error() {
         let file = OpenOptions::new().write(true).open(path).unwrap();
         file.set_len(file.metadata().unwrap().len() - by).unwrap();
     };
-    let harms: [(&str, &dyn Fn(&Path)); 9] = [
+    type Harm<'a> = (&'static str, &'a dyn Fn(&Path));
+    let harms: [Harm<'_>; 9] = [
         ("a truncated file", &|dir| cut(&dir.join("data"), 1)),
         ("a padded file", &|dir| overwrite(&dir.join("data"), &[0], SIZE)),
         ("no file", &|dir| std::fs::remove_file(dir.join("data")).unwrap()),
