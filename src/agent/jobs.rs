@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::boot::BootState;
 use super::step::{Outcome, Step, Warmed};
+use crate::fetch::Urgency;
 use crate::image::Puller;
 use crate::list::{Entry, Goods, ImageGoods, WeightsGoods};
 use crate::node::Reason;
@@ -150,6 +151,11 @@ async fn ensure(
     }
 }
 
+/// A node becomes ready by what is required.
+fn urgency(entry: &Entry) -> Urgency {
+    if entry.required { Urgency::Urgent } else { Urgency::Ordinary }
+}
+
 type Failed = (ErrorKind, &'static str, String);
 
 async fn ensure_image(
@@ -162,6 +168,7 @@ async fn ensure_image(
 ) -> Result<Warmed, Failed> {
     let warm = rooms
         .puller
+        .with_urgency(urgency(entry))
         .ensure(goods, entry.credentials.as_deref(), recheck, progress, stop)
         .await
         .map_err(|error| (error.kind(), error.code(), chain(&error)))?;
@@ -178,6 +185,7 @@ async fn ensure_weights(
 ) -> Result<Warmed, Failed> {
     let warm = rooms
         .warmer
+        .with_urgency(urgency(entry))
         .ensure(&entry.id, goods, entry.credentials.as_deref(), progress, stop)
         .await
         .map_err(|error| (error.kind(), error.kind().reason(), chain(&error)))?;
