@@ -249,6 +249,9 @@ fn settings(args: &AgentArgs, node_name: &str) -> Settings {
     settings.max_wait = args.node.max_wait;
     settings.gc_threshold = GcThreshold(args.node.image_gc_high_threshold);
     settings.verified_only = args.node.verified_only;
+    if args.list.list_configmap.is_some() {
+        settings.start_spread = args.cluster.start_spread;
+    }
     settings
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,7 @@ pub struct Rooms {
 pub(super) struct Jobs {
     rooms: Rooms,
     state_dir: PathBuf,
+    start_spread: Duration,
     running: JoinSet<Outcome>,
     subjects: HashMap<task::Id, Subject>,
     tokens: BTreeMap<EntryId, CancellationToken>,
@@ -47,9 +49,9 @@ enum Subject {
 }
 
 impl Jobs {
-    pub(super) fn new(rooms: Rooms, state_dir: PathBuf) -> Self {
+    pub(super) fn new(rooms: Rooms, state_dir: PathBuf, start_spread: Duration) -> Self {
         let (subjects, tokens) = (HashMap::new(), BTreeMap::new());
-        Self { rooms, state_dir, running: JoinSet::new(), subjects, tokens }
+        Self { rooms, state_dir, start_spread, running: JoinSet::new(), subjects, tokens }
     }
 
     /// Starts what `step` asks for.
@@ -65,7 +67,12 @@ impl Jobs {
             Step::Ensure { entry, recheck, progress } => {
                 let token = CancellationToken::new();
                 self.tokens.insert(entry.id.clone(), token.clone());
-                let job = ensure(rooms, Arc::clone(&entry), recheck, progress, token);
+                let spread = self.start_spread.mul_f64(fastrand::f64());
+                let job = ensure(rooms, Arc::clone(&entry), recheck, progress, token.clone());
+                let job = async move {
+                    let _ = tokio::time::timeout(spread, token.cancelled()).await;
+                    job.await
+                };
                 (Subject::Entry(entry), self.running.spawn(job))
             }
             Step::Unpin(pins) => (Subject::Pins, self.running.spawn(unpin(rooms, pins))),

@@ -227,6 +227,11 @@ pub struct ClusterFlags {
     /// Seconds over which a fleet spreads what can wait: states, conditions, and Events about the list
     #[arg(long, env = "STOKER_FLEET_SPREAD", default_value = "20", value_name = "SECONDS", value_parser = seconds_or_none)]
     pub fleet_spread: Duration,
+
+    // 5,000 nodes that see the same new list don't ask one registry in one moment; a pod waits for much more than this.
+    /// Seconds over which a fleet spreads the first requests of new work
+    #[arg(long, env = "STOKER_START_SPREAD", default_value = "2", value_name = "SECONDS", value_parser = seconds_or_none)]
+    pub start_spread: Duration,
 }
 
 /// What a new node is registered with, by default.

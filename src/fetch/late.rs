@@ -18,9 +18,9 @@ const SAMPLES: u32 = 4;
 const WEIGHT: f64 = 0.125;
 /// One that took longer than so many times the usual counts as that: it's the exception.
 const OUTLIER: f64 = 3.0;
-/// A range is late after so many times the usual, and this long.
+/// A range is looked at after the usual time and this long, and late if the rest would take so many times the usual.
 const LATE: f64 = 2.0;
-const SLACK: Duration = Duration::from_millis(250);
+const SLACK: Duration = Duration::from_millis(100);
 
 const EARNED: f64 = 0.05;
 /// A small blob's ranges earn none in time.
@@ -46,9 +46,9 @@ impl Late {
         self.tokens = (self.tokens + EARNED).min(MOST);
     }
 
-    /// After how long a range of so many bytes is late; `None` while nobody knows.
+    /// After how long a range of so many bytes is looked at; `None` while nobody knows what is usual.
     pub(super) fn patience(&self, bytes: u64) -> Option<Duration> {
-        (self.seen >= SAMPLES).then(|| self.usual(bytes).mul_f64(LATE).saturating_add(SLACK))
+        (self.seen >= SAMPLES).then(|| self.usual(bytes).saturating_add(SLACK))
     }
 
     /// Whether a range of which `rest` bytes lack and `got` have come, `after` so long, is to be asked for again: it's
@@ -98,9 +98,9 @@ mod tests {
     }
 
     #[test]
-    fn only_what_takes_twice_the_usual_and_would_take_long_still_is_late() {
+    fn only_what_takes_longer_than_usual_and_would_take_long_still_is_late() {
         let mut late = used_to_a_second();
-        assert!(!late.may_ask_again(MIB, 0, SECOND * 2));
+        assert!(!late.may_ask_again(MIB, 0, SECOND));
         assert!(!late.may_ask_again(MIB / 4, MIB * 3 / 4, SECOND * 3 / 2));
         assert!(!late.may_ask_again(1000, MIB - 1000, SECOND), "it has all but come");
         assert!(late.may_ask_again(MIB / 2, MIB / 2, SECOND * 3));

@@ -23,9 +23,9 @@ const REMEMBERED: usize = 64;
 /// Long enough for the bytes of many answers, short enough to climb within seconds.
 const WINDOW: Duration = Duration::from_millis(250);
 
-/// Of all connections that a server may ever have, so many are for those that lie beside the limit: a second one for a
+/// Of all connections that a server may ever have, one in so many is for one that lies beside the limit: a second one for a
 /// range that is late, and those that have all but ended.
-const BESIDE: usize = 8;
+const BESIDE: usize = 4;
 
 impl Origins {
     /// At most `cap` connections to each server, whatever it can bear.
@@ -139,7 +139,7 @@ impl Origin {
         Some(Lane { origin: Arc::clone(self), permit: None, is_extra: true })
     }
 
-    /// After how long a range of so many bytes is late; `None` while nobody knows.
+    /// After how long a range of so many bytes may be late; `None` while nobody knows what is usual.
     pub(super) fn patience(&self, bytes: u64) -> Option<Duration> {
         self.state().late.patience(bytes)
     }
@@ -183,8 +183,11 @@ impl Origin {
     /// The server has asked to be left alone.
     pub(super) fn throttled(&self) {
         let mut state = self.state();
-        state.climb.throttled();
-        self.follow(&mut state);
+        // While more are open than the limit allows, what it was lowered for is being heard of still.
+        if state.owed == 0 {
+            state.climb.throttled();
+            self.follow(&mut state);
+        }
     }
 
     /// Makes the permits as many as the limit.
@@ -240,8 +243,10 @@ pub(super) struct Lane {
 impl Lane {
     /// Lets the next one have its turn already, if there is room for the two: this connection has all but ended.
     pub(super) fn hand_over(&mut self) {
+        let beside = self.origin.beside;
         let mut state = self.origin.state();
-        if self.is_extra || state.extra >= self.origin.beside {
+        // The last one is for a range that is late.
+        if self.is_extra || state.extra + usize::from(beside > 1) >= beside {
             return;
         }
         state.extra += 1;
@@ -302,7 +307,9 @@ mod tests {
         let mut held = lanes(&origin);
         assert_eq!(held.len(), SEED);
         origin.throttled();
-        assert_eq!(origin.limit(), SEED / 2);
+        origin.moved(1);
+        origin.throttled();
+        assert_eq!(origin.limit(), SEED / 2, "while the others end, it's the same overload");
         for _ in 0..SEED / 2 {
             drop(held.pop());
             assert!(origin.lane().now_or_never().is_none());
@@ -326,7 +333,9 @@ mod tests {
                 tokio::time::advance(WINDOW).await;
                 origin.moved(1_000_000 * origin.limit() as u64);
             }
-            assert_eq!(origin.limit(), if is_wanted { 64 - 64 / BESIDE } else { SEED });
+            // It may be trying fewer just now.
+            let (least, most) = if is_wanted { (40, 64 - 64 / BESIDE) } else { (SEED, SEED) };
+            assert!((least..=most).contains(&origin.limit()), "{}", origin.limit());
         }
     }
 
@@ -334,14 +343,14 @@ mod tests {
     async fn one_that_has_all_but_ended_lets_the_next_one_begin_within_the_cap() {
         let origin = Origins::new(16).of("a:443");
         let mut held = lanes(&origin);
-        assert_eq!(held.len(), 14);
+        assert_eq!(held.len(), 12);
         for lane in &mut held {
             lane.hand_over();
             lane.hand_over();
         }
         let more = lanes(&origin);
-        assert_eq!(held.len() + more.len(), 16, "never more than the cap");
+        assert_eq!(held.len() + more.len(), 15, "never more than the cap, and one is for what is late");
         drop(held);
-        assert_eq!(lanes(&origin).len() + more.len(), 14);
+        assert_eq!(lanes(&origin).len() + more.len(), 12);
     }
 }

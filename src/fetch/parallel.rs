@@ -82,7 +82,7 @@ impl<'a> State<'a> {
                 memory = Some(
                     async move {
                         job.under_way.turn().await;
-                        job.memory.grant(range.len()).await
+                        job.under_way.waiting(job.memory.grant(range.len())).await
                     }
                     .boxed(),
                 );

@@ -49,7 +49,7 @@ async fn read_all(job: &Job<'_>, from: u64, arrive: UnboundedSender<Piece>) -> R
         job,
         position: from,
         piece: share.piece,
-        grant: job.memory.grant(share.memory).await,
+        grant: job.under_way.waiting(job.memory.grant(share.memory)).await,
         fresh: share.memory,
         spare,
         part: None,
@@ -110,7 +110,7 @@ impl From<FetchError> for Ended {
 impl Reader<'_> {
     async fn read(&mut self, rest: ByteRange) -> Result<(), Ended> {
         let job = self.job;
-        let _lane = job.origin.lane().await;
+        let _lane = job.under_way.waiting(job.origin.lane()).await;
         let mut body = job.blob.get(rest).await?;
         while let Some(bytes) = next(&mut body).await? {
             if self.position + bytes.len() as u64 > job.size {

@@ -81,7 +81,7 @@ impl Sink for Full {
 pub(super) const PAGE: u64 = ALIGNMENT as u64;
 
 pub(super) fn limits(memory_pages: u64, range_pages: u64, per_blob: usize) -> Limits {
-    Limits { memory: memory_pages * PAGE, range: range_pages * PAGE, per_origin: 4, per_blob }
+    Limits { memory: memory_pages * PAGE, range: range_pages * PAGE, per_origin: 5, per_blob }
 }
 
 pub(super) fn content(size: usize) -> Vec<u8> {

@@ -128,7 +128,7 @@ pub(super) async fn travel(job: &Job<'_>, slot: &mut Slot, delay: Duration) -> R
         tokio::time::sleep(delay).await;
     }
     // Waiting for it while holding memory is safe: whoever has a connection has all the memory it needs.
-    let lane = job.origin.lane().await;
+    let lane = job.under_way.waiting(job.origin.lane()).await;
     bodies::bring(job, slot, lane).await
 }
 

@@ -32,7 +32,9 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Urgent {
     under_way: usize,
-    /// When one began, or had a byte.
+    /// Those that wait for what others hold.
+    waiting: usize,
+    /// When one began, or had a byte, or what it waited for.
     moved: Option<Instant>,
 }
 
@@ -57,9 +59,10 @@ impl Precedence {
 
     /// Until when an ordinary fetch waits, unless that changes.
     fn held_until(&self) -> Option<Instant> {
-        let urgent = self.urgent();
-        let until = urgent.moved.map(|moved| moved + SILENCE)?;
-        (urgent.under_way > 0 && until > Instant::now()).then_some(until)
+        let (urgent, now) = (self.urgent(), Instant::now());
+        let since = if urgent.waiting > 0 { now } else { urgent.moved? };
+        let until = since + SILENCE;
+        (urgent.under_way > 0 && until > now).then_some(until)
     }
 }
 
@@ -86,11 +89,34 @@ impl UnderWay {
         }
     }
 
+    /// Waits for something that others hold, and that comes without anybody's turn: that isn't the silence of a server.
+    pub(super) async fn waiting<T>(&self, wait: impl Future<Output = T>) -> T {
+        let _waiting = (self.urgency == Urgency::Urgent).then(|| Waiting::new(&self.precedence));
+        wait.await
+    }
+
     /// Bytes came for it.
     pub(super) fn moved(&self) {
         if self.urgency == Urgency::Urgent {
             self.precedence.urgent().moved = Some(Instant::now());
         }
+    }
+}
+
+struct Waiting<'a>(&'a Precedence);
+
+impl<'a> Waiting<'a> {
+    fn new(precedence: &'a Precedence) -> Self {
+        precedence.urgent().waiting += 1;
+        Self(precedence)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut urgent = self.0.urgent();
+        urgent.waiting -= 1;
+        urgent.moved = Some(Instant::now());
     }
 }
 
@@ -139,5 +165,11 @@ mod tests {
         assert_eq!(begun.elapsed().as_secs(), SILENCE.as_secs());
         urgent.moved();
         assert!(other.turn().now_or_never().is_none(), "it's there again");
+
+        let waits = urgent.waiting(std::future::pending::<()>());
+        tokio::pin!(waits);
+        assert!(futures::poll!(&mut waits).is_pending());
+        let turn = tokio::time::timeout(Duration::from_secs(60), other.turn());
+        assert!(turn.await.is_err(), "who waits for the others isn't silent");
     }
 }

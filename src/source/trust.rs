@@ -6,23 +6,29 @@ use reqwest::Certificate;
 
 use super::SourceError;
 
+/// What a file holds, and its text.
+struct Read {
+    certificates: Vec<Certificate>,
+    pem: Vec<u8>,
+}
+
 /// All that the files hold.
 pub(super) fn certificates(files: &[PathBuf]) -> Result<Vec<Certificate>, SourceError> {
-    Ok(read(files)?.into_iter().flat_map(|(certificates, _)| certificates).collect())
+    Ok(read(files)?.into_iter().flat_map(|read| read.certificates).collect())
 }
 
 /// The same as text, a file each.
 pub(super) fn pem(files: &[PathBuf]) -> Result<Vec<Vec<u8>>, SourceError> {
-    Ok(read(files)?.into_iter().map(|(_, pem)| pem).collect())
+    Ok(read(files)?.into_iter().map(|read| read.pem).collect())
 }
 
-fn read(files: &[PathBuf]) -> Result<Vec<(Vec<Certificate>, Vec<u8>)>, SourceError> {
+fn read(files: &[PathBuf]) -> Result<Vec<Read>, SourceError> {
     let each = files.iter().map(|file| {
         let unfit =
             |problem: String| SourceError::Invalid { what: format!("--ca-file {}", file.display()), problem };
         let pem = std::fs::read(file).map_err(|error| unfit(error.to_string()))?;
         match Certificate::from_pem_bundle(&pem) {
-            Ok(certificates) if !certificates.is_empty() => Ok((certificates, pem)),
+            Ok(certificates) if !certificates.is_empty() => Ok(Read { certificates, pem }),
             _ => Err(unfit("it holds no certificate in PEM; name the authority's certificate".to_owned())),
         }
     });

@@ -62,6 +62,7 @@ pub(crate) use installed::{AGENT, EMPTY, Installed, list_of, push_app};
 pub(crate) use killed_run::{hold_when_told, leaves_nothing_when_killed};
 pub(crate) use leftovers::left_of;
 pub(crate) use limited_cgroup::Cgroup;
+pub(crate) use namespaces::Namespaces;
 pub(crate) use nginx::Nginx;
 pub(crate) use node_history::{NodeHistory, NodeVersion};
 pub(crate) use overlay::Overlay;

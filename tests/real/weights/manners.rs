@@ -33,7 +33,7 @@ async fn the_bandwidth_is_limited_until_the_file_says_otherwise() {
 #[tokio::test]
 async fn what_is_required_comes_first_and_the_others_go_on_after_it() {
     let mut bed = Bed::start().await;
-    let first: Vec<Vec<u8>> = (0..3).map(|number| bytes(number, 80 * MIB)).collect();
+    let first: Vec<Vec<u8>> = (0..3).map(|number| bytes(number, 120 * MIB)).collect();
     let urgent = bytes(9, 60 * MIB);
     let mut entries = Vec::new();
     for (number, weights) in first.iter().enumerate() {
@@ -41,7 +41,7 @@ async fn what_is_required_comes_first_and_the_others_go_on_after_it() {
         entries.push(bed.with_digest(&format!("other-{number}"), &format!("other-{number}.bin"), weights));
     }
     bed.nginx.put("urgent.bin", &urgent);
-    bed.http.throttle(Some(15_000_000));
+    bed.http.throttle(Some(30_000_000));
     let all = |entries: &[String]| crate::node::list(&entries.iter().map(String::as_str).collect::<Vec<_>>());
     bed.agent.write_list(&all(&entries));
     bed.agent.start().await;
@@ -61,7 +61,7 @@ async fn what_is_required_comes_first_and_the_others_go_on_after_it() {
     let to = seen.iter().rposition(|seen| urgent_range(&seen.path)).unwrap();
     // Those that had their memory already may still begin.
     let others = seen[from..to].iter().filter(|seen| !urgent_range(&seen.path)).count();
-    assert!(others <= 20, "{others} of the others began among {}: {seen:#?}", to - from);
+    assert!(others <= 14, "{others} of the others began among {}: {seen:#?}", to - from);
 
     bed.http.throttle(None);
     bed.agent.wait_for("all", SOON, Status::all_warm).await;

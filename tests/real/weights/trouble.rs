@@ -1,7 +1,9 @@
 //! Sets that meet every kind of trouble on the way, at random, on one request in twenty.
 
+use std::path::Path;
+
 use crate::node::{BUCKET, SOON, assert_current, bytes, index, leftovers, list, once_more, said};
-use crate::parts::{Fault, Trouble};
+use crate::parts::{Fault, Namespaces, Nginx, Scratch, Stoker, Trouble};
 
 use super::{Bed, gets};
 
@@ -66,6 +68,30 @@ async fn objects_in_parts_end_verified() {
             start / part == end / part || start.is_multiple_of(part),
             "{start}-{end} goes over a part's end"
         );
+    }
+}
+
+/// One name with two addresses, of which one answers nobody.
+#[tokio::test]
+async fn a_dead_address_among_good_ones_is_passed_by() {
+    let nginx = Nginx::start().await;
+    let weights = bytes(1, 60 * MIB);
+    nginx.put("m.bin", &weights);
+    let scratch = Scratch::new("addresses");
+    let hosts = scratch.file("hosts", "127.0.0.1 models.test\n127.0.0.2 models.test\n");
+    let inside = Namespaces::hold(&scratch, &format!("mount --bind {} /etc/hosts", hosts.display())).await;
+    let port = nginx.host().rsplit(':').next().unwrap().to_owned();
+    for run in 0..3 {
+        let dir = scratch.dir(&format!("pulled-{run}"));
+        let url = format!("http://models.test:{port}/m.bin");
+        let stoker =
+            Stoker::new(["pull", &url, "--to", dir.to_str().unwrap()]).env("NO_PROXY", "*").command();
+        let mut command = inside.enter(Path::new(stoker.get_program()));
+        command.args(stoker.get_args()).env("NO_PROXY", "*").env("no_proxy", "*");
+        let run = tokio::process::Command::from(command).kill_on_drop(true).output();
+        let run = tokio::time::timeout(SOON, run).await.unwrap().unwrap();
+        assert_eq!(run.status.code(), Some(0), "{}", said(&run));
+        assert!(std::fs::read(dir.join("m.bin")).unwrap() == weights);
     }
 }
 
