@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, BootState, Inputs, Now, Rooms, Settings, World, plan};
 use crate::cli::{
-    AgentArgs, Exit, HttpAddress, ListSource, Look, ProgressDisplay, Status, print_summary, unless_closed,
+    AgentArgs, Exit, Followed, HttpAddress, ListSource, Look, ProgressDisplay, Status, print_summary,
+    unless_closed,
 };
 use crate::cluster::{Cluster, NodeSettings, NodeWatches};
 use crate::containerd::Containerd;
@@ -70,7 +71,11 @@ pub(crate) async fn agent(args: AgentArgs, list: ListSource) -> anyhow::Result<E
 
     let metrics = Arc::new(Metrics::new());
     let liveness = Liveness::new();
-    let rooms = rooms(&args, cache, containerd, images_handle, &metrics)?;
+    // One for both goods: they share the memory, the connections and the bandwidth.
+    let engine = fetch::Engine::new(args.sources.limits()).counting_in(Arc::clone(&metrics));
+    let limit = args.sources.max_bandwidth;
+    let bandwidth = Followed::new(args.node.max_bandwidth_file.clone(), limit, engine.bandwidth());
+    let rooms = rooms(&args, cache, containerd, images_handle, engine, &metrics)?;
     let nothing = plan(&World::new(settings.clone()), boot_id.trim(), Now::read()).report;
     let (reports_out, reports) = watch::channel(Arc::new(nothing));
     let node = match in_cluster {
@@ -98,6 +103,7 @@ pub(crate) async fn agent(args: AgentArgs, list: ListSource) -> anyhow::Result<E
     tasks.watch("image", async move { Ok(image_task.await?) });
     tasks.watch("node", async move { Ok(node_task.await?) });
     tasks.watch("agent", agent.run(stop.clone()));
+    tasks.watch("bandwidth", bandwidth.run(stop.clone()));
     doors.serve(&mut tasks, &reports, applied_seen, requested_out, (metrics, liveness), &stop);
     tracing::info!(list = list_name, version = env!("CARGO_PKG_VERSION"), "the agent has started");
 
@@ -243,6 +249,9 @@ fn settings(args: &AgentArgs, node_name: &str) -> Settings {
     settings.max_wait = args.node.max_wait;
     settings.gc_threshold = GcThreshold(args.node.image_gc_high_threshold);
     settings.verified_only = args.node.verified_only;
+    if args.list.list_configmap.is_some() {
+        settings.start_spread = args.cluster.start_spread;
+    }
     settings
 }
 
@@ -262,13 +271,12 @@ fn rooms(
     cache: Arc<Cache>,
     containerd: Containerd,
     images: image::ImagesHandle,
+    engine: fetch::Engine,
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<Rooms> {
     let config = args.sources.config(args.allow.allow_schemes.iter().any(|scheme| scheme == "http"));
     let config = source::SourceConfig { file_root: args.allow.file_root.clone(), ..config };
     let sources = source::Sources::new(config.clone())?;
-    // One for both goods: they share the memory and the connections.
-    let engine = fetch::Engine::new(args.sources.limits()).counting_in(Arc::clone(metrics));
     let threshold = GcThreshold(args.node.image_gc_high_threshold);
     let settings = args.images.settings(config, args.gate.host_root.clone(), threshold);
     Ok(Rooms {

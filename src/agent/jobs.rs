@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::boot::BootState;
 use super::step::{Outcome, Step, Warmed};
+use crate::fetch::Urgency;
 use crate::image::Puller;
 use crate::list::{Entry, Goods, ImageGoods, WeightsGoods};
 use crate::node::Reason;
@@ -31,6 +33,7 @@ pub struct Rooms {
 pub(super) struct Jobs {
     rooms: Rooms,
     state_dir: PathBuf,
+    start_spread: Duration,
     running: JoinSet<Outcome>,
     subjects: HashMap<task::Id, Subject>,
     tokens: BTreeMap<EntryId, CancellationToken>,
@@ -46,9 +49,9 @@ enum Subject {
 }
 
 impl Jobs {
-    pub(super) fn new(rooms: Rooms, state_dir: PathBuf) -> Self {
+    pub(super) fn new(rooms: Rooms, state_dir: PathBuf, start_spread: Duration) -> Self {
         let (subjects, tokens) = (HashMap::new(), BTreeMap::new());
-        Self { rooms, state_dir, running: JoinSet::new(), subjects, tokens }
+        Self { rooms, state_dir, start_spread, running: JoinSet::new(), subjects, tokens }
     }
 
     /// Starts what `step` asks for.
@@ -64,7 +67,12 @@ impl Jobs {
             Step::Ensure { entry, recheck, progress } => {
                 let token = CancellationToken::new();
                 self.tokens.insert(entry.id.clone(), token.clone());
-                let job = ensure(rooms, Arc::clone(&entry), recheck, progress, token);
+                let spread = self.start_spread.mul_f64(fastrand::f64());
+                let job = ensure(rooms, Arc::clone(&entry), recheck, progress, token.clone());
+                let job = async move {
+                    let _ = tokio::time::timeout(spread, token.cancelled()).await;
+                    job.await
+                };
                 (Subject::Entry(entry), self.running.spawn(job))
             }
             Step::Unpin(pins) => (Subject::Pins, self.running.spawn(unpin(rooms, pins))),
@@ -150,6 +158,11 @@ async fn ensure(
     }
 }
 
+/// A node becomes ready by what is required.
+fn urgency(entry: &Entry) -> Urgency {
+    if entry.required { Urgency::Urgent } else { Urgency::Ordinary }
+}
+
 type Failed = (ErrorKind, &'static str, String);
 
 async fn ensure_image(
@@ -162,6 +175,7 @@ async fn ensure_image(
 ) -> Result<Warmed, Failed> {
     let warm = rooms
         .puller
+        .with_urgency(urgency(entry))
         .ensure(goods, entry.credentials.as_deref(), recheck, progress, stop)
         .await
         .map_err(|error| (error.kind(), error.code(), chain(&error)))?;
@@ -178,6 +192,7 @@ async fn ensure_weights(
 ) -> Result<Warmed, Failed> {
     let warm = rooms
         .warmer
+        .with_urgency(urgency(entry))
         .ensure(&entry.id, goods, entry.credentials.as_deref(), progress, stop)
         .await
         .map_err(|error| (error.kind(), error.kind().reason(), chain(&error)))?;

@@ -236,7 +236,7 @@ impl Planner<'_> {
                 placed.report.reason = Some(hold.reason.clone());
                 placed.ended = hold.for_good;
             }
-            None if free.take(kind(&entry.goods)) => {
+            None if free.take(kind(&entry.goods), entry.required) => {
                 let progress = Arc::new(Progress::default());
                 placed.report.progress = (!stands.satisfied).then(|| Arc::clone(&progress));
                 placed.report.reason = self.why_again(list, entry);

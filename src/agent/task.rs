@@ -89,6 +89,7 @@ impl Agent {
         outputs: (watch::Sender<Arc<Report>>, watch::Sender<BTreeSet<ImageRef>>),
         (liveness, metrics): (Liveness, Arc<Metrics>),
     ) -> Self {
+        let jobs = Jobs::new(rooms, state_dir, settings.start_spread);
         let mut world = World::new(settings);
         world.gate_opened = boot.gate_opened;
         world.gate_opened_at = boot.gate_opened_at;
@@ -99,7 +100,7 @@ impl Agent {
         Self {
             world,
             inputs,
-            jobs: Jobs::new(rooms, state_dir),
+            jobs,
             memory: Memory::new(boot),
             reports,
             watched,

@@ -57,6 +57,8 @@ pub struct Settings {
     pub gc_threshold: GcThreshold,
     /// How long after the gate's opening `stoker.dev/ready` no longer waits for required entries; `None` is for ever.
     pub max_wait: Option<Duration>,
+    /// Over how long a fleet that sees a new list in one moment spreads its first requests.
+    pub start_spread: Duration,
 }
 
 impl Settings {
@@ -75,6 +77,7 @@ impl Settings {
             hopeless_retry: Duration::from_secs(900),
             gc_threshold: GcThreshold::DEFAULT,
             max_wait: None,
+            start_spread: Duration::ZERO,
         }
     }
 }

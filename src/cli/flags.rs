@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::bandwidth::Rate;
 use super::client::DEFAULT_SOCKET;
 use crate::agent::{GateMode, NoGpu};
 use crate::cluster::ConfigMapRef;
@@ -71,19 +72,36 @@ pub struct SourceFlags {
     /// Memory for bytes on their way, in MiB
     #[arg(long, env = "STOKER_MEMORY", default_value_t = 128, value_name = "MIB", value_parser = clap::value_parser!(u32).range(32..))]
     pub memory: u32,
+
+    // One connection to an object store brings some 90 MB/s; this is 50 Gbit/s, and no server is given more than helps.
+    /// The most connections to one server; how many there are follows from what they bring
+    #[arg(long, env = "STOKER_MAX_CONNECTIONS", default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub max_connections: u16,
+
+    // No default: what a node may take of its network is the operator's to say.
+    /// The most bytes a second for all that is fetched, with k, M or G: 500M; 0 is no limit
+    #[arg(long, env = "STOKER_MAX_BANDWIDTH", default_value = "0", value_name = "RATE")]
+    pub max_bandwidth: Rate,
+
+    // Beside the system's, so that public servers work as before. Proxies are found in HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
+    /// Certificate authorities in PEM to trust beside the system's; may be given again, or several with commas
+    #[arg(long = "ca-file", env = "STOKER_CA_FILE", value_name = "FILE", value_delimiter = ',')]
+    pub ca_files: Vec<PathBuf>,
 }
 
 impl SourceFlags {
     /// What the sources may do.
     #[must_use]
     pub fn config(&self, allow_http: bool) -> SourceConfig {
-        SourceConfig { credentials_dir: self.credentials_dir.clone(), allow_http, ..SourceConfig::default() }
+        let (credentials_dir, ca_files) = (self.credentials_dir.clone(), self.ca_files.clone());
+        SourceConfig { credentials_dir, ca_files, allow_http, ..SourceConfig::default() }
     }
 
     /// What the fetch engine may use.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        Limits { memory: u64::from(self.memory) << 20, ..Limits::default() }
+        let (memory, per_origin) = (u64::from(self.memory) << 20, usize::from(self.max_connections));
+        Limits { memory, per_origin, ..Limits::default() }
     }
 }
 
@@ -209,6 +227,11 @@ pub struct ClusterFlags {
     /// Seconds over which a fleet spreads what can wait: states, conditions, and Events about the list
     #[arg(long, env = "STOKER_FLEET_SPREAD", default_value = "20", value_name = "SECONDS", value_parser = seconds_or_none)]
     pub fleet_spread: Duration,
+
+    // 5,000 nodes that see the same new list don't ask one registry in one moment; a pod waits for much more than this.
+    /// Seconds over which a fleet spreads the first requests of new work
+    #[arg(long, env = "STOKER_START_SPREAD", default_value = "2", value_name = "SECONDS", value_parser = seconds_or_none)]
+    pub start_spread: Duration,
 }
 
 /// What a new node is registered with, by default.
@@ -289,6 +312,11 @@ pub struct NodeFlags {
     /// Seconds after the gate's opening from which the node is ready although required entries are not warm
     #[arg(long, env = "STOKER_MAX_WAIT", value_name = "SECONDS", value_parser = seconds)]
     pub max_wait: Option<Duration>,
+
+    // A file, since a mounted ConfigMap is one: a fleet's limit is changed in one place, and no pod restarts.
+    /// A file with the limit that stands before --max-bandwidth; read again on SIGHUP, and every 10 s
+    #[arg(long, env = "STOKER_MAX_BANDWIDTH_FILE", value_name = "FILE")]
+    pub max_bandwidth_file: Option<PathBuf>,
 
     // A cache that fell through to the root disk fills it and takes the node down.
     /// Let the cache be on the root file system

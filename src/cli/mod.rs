@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod affinity;
 mod agent;
+mod bandwidth;
 mod cache;
 pub mod check;
 mod client;
@@ -27,6 +28,8 @@ mod uninstall;
 pub mod wait;
 
 pub use agent::{AgentArgs, FlagsError, ListSource};
+pub(crate) use bandwidth::Followed;
+pub use bandwidth::Rate;
 pub use client::{Client, ClientError, DEFAULT_SOCKET};
 pub use document::Status;
 pub use exit::Exit;

@@ -147,6 +147,7 @@ impl Fetchers {
         let file_root = Some(PathBuf::from("/"));
         let config = source::SourceConfig { file_root, ..args.sources.config(true) };
         let engine = fetch::Engine::new(args.sources.limits());
+        engine.bandwidth().set(args.sources.max_bandwidth.0);
         let images = (!references.is_empty()).then(|| {
             let (_, watched) = watch::channel(references);
             let containerd = Containerd::new(&args.containerd.containerd_address);

@@ -1,5 +1,4 @@
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -17,11 +16,11 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// `kept` are the lengths of the buffers that are worth keeping.
-    pub(super) fn new(bytes: u64, kept: [u64; 2]) -> Self {
+    /// `kept` is the least length of a buffer that is worth keeping.
+    pub(super) fn new(bytes: u64, kept: u64) -> Self {
         let most = u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX);
         let units = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX).clamp(1, most);
-        let kept = kept.map(|len| usize::try_from(len).unwrap_or(usize::MAX));
+        let kept = usize::try_from(kept).unwrap_or(usize::MAX);
         Self { permits: Arc::new(Semaphore::new(units as usize)), units, pool: Pool::new(kept) }
     }
 
@@ -102,36 +101,6 @@ impl Drop for Lease {
     }
 }
 
-/// The connections to each server.
-#[derive(Debug, Clone)]
-pub(super) struct Connections {
-    per_origin: usize,
-    origins: Arc<Mutex<HashMap<String, Arc<Semaphore>>>>,
-}
-
-/// From here on, servers that nobody is connected to are forgotten.
-const REMEMBERED: usize = 64;
-
-impl Connections {
-    pub(super) fn new(per_origin: usize) -> Self {
-        Self { per_origin: per_origin.clamp(1, Semaphore::MAX_PERMITS), origins: Arc::default() }
-    }
-
-    /// The right to one more connection to `origin`, for as long as it's held.
-    pub(super) async fn one(&self, origin: &str) -> Option<OwnedSemaphorePermit> {
-        let semaphore = {
-            let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
-            if origins.len() >= REMEMBERED {
-                // A permit holds its semaphore, and so does whoever waits for one.
-                origins.retain(|_, semaphore| Arc::strong_count(semaphore) > 1);
-            }
-            let new = || Arc::new(Semaphore::new(self.per_origin));
-            Arc::clone(origins.entry(origin.to_owned()).or_insert_with(new))
-        };
-        semaphore.acquire_owned().await.ok()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use futures::FutureExt as _;
@@ -140,7 +109,7 @@ mod tests {
 
     #[tokio::test]
     async fn memory_is_held_until_all_of_it_is_dropped() {
-        let memory = Memory::new(8192, [4096, 4096]);
+        let memory = Memory::new(8192, 4096);
         let mut first = memory.grant(4096).await;
         let second = memory.grant(4096).await;
         assert!(memory.grant(1).now_or_never().is_none());
@@ -155,7 +124,7 @@ mod tests {
 
     #[tokio::test]
     async fn more_than_everything_is_everything() {
-        let memory = Memory::new(8192, [4096, 4096]);
+        let memory = Memory::new(8192, 4096);
         let mut all = memory.grant(1 << 20).await;
         let (first, second) = (all.part(1 << 19), all.part(1 << 19));
         assert_eq!((first.bytes().len(), second.bytes().len()), (1 << 19, 1 << 19));
@@ -166,27 +135,12 @@ mod tests {
 
     #[tokio::test]
     async fn idle_buffers_go_when_the_last_fetch_ends() {
-        let memory = Memory::new(1 << 20, [4096, 4096]);
+        let memory = Memory::new(1 << 20, 4096);
         let (first, second) = (memory.user(), memory.user());
         drop(memory.grant(4096).await.part(4096));
         drop(first);
         assert!(!memory.is_all_free());
         drop(second);
         assert!(memory.is_all_free());
-    }
-
-    #[tokio::test]
-    async fn each_server_has_its_own_connections_and_old_ones_are_forgotten() {
-        let connections = Connections::new(1);
-        let held = connections.one("a:443").await;
-        assert!(connections.one("a:443").now_or_never().is_none());
-        assert!(connections.one("b:443").now_or_never().is_some());
-        for number in 0..200 {
-            drop(connections.one(&format!("{number}:443")).await);
-        }
-        assert!(connections.origins.lock().unwrap().len() <= REMEMBERED + 1);
-        assert!(connections.one("a:443").now_or_never().is_none(), "the one in use is remembered");
-        drop(held);
-        assert!(connections.one("a:443").now_or_never().is_some());
     }
 }

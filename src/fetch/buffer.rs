@@ -28,11 +28,10 @@ impl Buffer {
     }
 }
 
-/// Buffers of the lengths that are asked for again and again, kept for the next one: fresh pages cost a page fault
-/// every 4 KiB.
+/// Long buffers, kept for the next one of the same length: fresh pages cost a page fault every 4 KiB.
 #[derive(Debug, Clone)]
 pub(super) struct Pool {
-    kept: [usize; 2],
+    kept: usize,
     state: Arc<Mutex<State>>,
 }
 
@@ -44,8 +43,8 @@ struct State {
 }
 
 impl Pool {
-    /// `kept` are the lengths worth keeping.
-    pub(super) fn new(kept: [usize; 2]) -> Self {
+    /// `kept` is the least length that is worth keeping.
+    pub(super) fn new(kept: usize) -> Self {
         Self { kept, state: Arc::default() }
     }
 
@@ -71,7 +70,7 @@ impl Pool {
 
     pub(super) fn give_back(&self, buffer: Buffer) {
         let mut state = self.state();
-        if self.kept.contains(&buffer.len) && state.users > 0 {
+        if buffer.len >= self.kept && state.users > 0 {
             state.idle.push(buffer);
         }
     }
@@ -125,8 +124,8 @@ mod tests {
     }
 
     #[test]
-    fn only_usual_lengths_are_kept_and_only_within_what_is_spare() {
-        let pool = Pool::new([8192, 4096]);
+    fn only_long_ones_are_kept_and_only_within_what_is_spare() {
+        let pool = Pool::new(4096);
         let user = pool.user();
         for len in [8192, 4096, 8192, 8192, 100] {
             pool.give_back(Buffer::new(len));

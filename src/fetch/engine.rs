@@ -3,13 +3,16 @@ use std::sync::Arc;
 use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
-use super::budget::{Connections, Memory};
+use super::bandwidth::Bandwidth;
+use super::budget::Memory;
 use super::counted::Counted;
-use super::cut::Cut;
+use super::cut::{Cut, Reach, fit};
 use super::handed::Handed;
+use super::origin::{Origin, Origins};
 use super::outlet::Outlet;
 use super::parallel::{self, Parallel};
 use super::stored::Stored;
+use super::urgency::{Precedence, UnderWay, Urgency};
 use super::{ALIGNMENT, FetchError, Kept, Piece, Sink, stream};
 use crate::rt::{Metrics, RetryPolicy};
 use crate::source::RangeSource;
@@ -20,17 +23,17 @@ use crate::types::{ByteRange, Digest, Progress};
 pub struct Limits {
     /// Bytes in memory.
     pub memory: u64,
-    /// Bytes in one GET.
+    /// Bytes in one GET, at most.
     pub range: u64,
-    /// Connections to one server.
+    /// Connections to one server, at most: how many there are is found out.
     pub per_origin: usize,
-    /// Ranges of one blob that travel at once.
+    /// Ranges of one blob that travel at once to a reader who takes them in order.
     pub per_blob: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { memory: 128 << 20, range: 16 << 20, per_origin: 16, per_blob: 4 }
+        Self { memory: 128 << 20, range: 16 << 20, per_origin: 64, per_blob: 4 }
     }
 }
 
@@ -55,7 +58,10 @@ pub struct Engine {
     limits: Limits,
     retry: RetryPolicy,
     memory: Memory,
-    connections: Connections,
+    origins: Origins,
+    bandwidth: Bandwidth,
+    precedence: Precedence,
+    urgency: Urgency,
     metrics: Option<Arc<Metrics>>,
 }
 
@@ -69,8 +75,31 @@ pub(super) struct Job<'a> {
     pub(super) limits: Limits,
     pub(super) retry: RetryPolicy,
     pub(super) memory: &'a Memory,
-    pub(super) connections: &'a Connections,
+    pub(super) origin: Arc<Origin>,
+    /// The length of the parts in which the server stores it, where that is known and of use.
+    pub(super) part: Option<u64>,
+    pub(super) bandwidth: &'a Bandwidth,
+    pub(super) under_way: &'a UnderWay,
     pub(super) metrics: Option<&'a Metrics>,
+}
+
+impl Job<'_> {
+    /// How far it may go, of which `begun` ranges are on their way or here already.
+    pub(super) fn reach(&self, begun: u32) -> Reach {
+        let reach = self.cut.reach(self.limits, begun, self.memory.users(), self.origin.limit());
+        Reach { range: fit(reach.range, self.part), ..reach }
+    }
+
+    /// Ranges that are begun at once.
+    pub(super) fn lanes(&self) -> usize {
+        self.cut.lanes(self.limits, self.origin.limit())
+    }
+
+    /// Bytes came for it.
+    pub(super) fn arrived(&self, bytes: u64) {
+        self.origin.moved(bytes);
+        self.under_way.moved();
+    }
 }
 
 impl Engine {
@@ -82,8 +111,11 @@ impl Engine {
         Self {
             limits,
             retry: RetryPolicy::RANGE,
-            memory: Memory::new(limits.memory, [Cut::Even, Cut::Growing].map(|cut| cut.piece(limits))),
-            connections: Connections::new(limits.per_origin),
+            memory: Memory::new(limits.memory, Cut::Growing.piece(limits, limits.range)),
+            origins: Origins::new(limits.per_origin),
+            bandwidth: Bandwidth::default(),
+            precedence: Precedence::default(),
+            urgency: Urgency::default(),
             metrics: None,
         }
     }
@@ -92,6 +124,18 @@ impl Engine {
     #[must_use]
     pub fn counting_in(self, metrics: Arc<Metrics>) -> Self {
         Self { metrics: Some(metrics), ..self }
+    }
+
+    /// The same engine, for what matters so much: it shares everything with this one.
+    #[must_use]
+    pub fn with_urgency(&self, urgency: Urgency) -> Self {
+        Self { urgency, ..self.clone() }
+    }
+
+    /// How many bytes a second all of it may bring; without a limit until it's set.
+    #[must_use]
+    pub fn bandwidth(&self) -> Bandwidth {
+        self.bandwidth.clone()
     }
 
     /// Fetches all `size` bytes of `blob` into `sink` and says what their SHA-256 is. Comparing it is the caller's.
@@ -189,7 +233,11 @@ impl Engine {
         let _user = self.memory.user();
         let counted = Counted::new(progress);
         counted.add(outlet.kept().into_iter().map(ByteRange::len).sum());
+        let under_way = self.precedence.begin(self.urgency);
+        let whole_pages = |part: &u64| *part > 0 && part.is_multiple_of(ALIGNMENT as u64);
         let job = Job {
+            origin: self.origins.of(blob.origin()),
+            part: blob.stored_part().filter(whole_pages),
             blob,
             size,
             cut,
@@ -197,7 +245,8 @@ impl Engine {
             limits: self.limits,
             retry: self.retry,
             memory: &self.memory,
-            connections: &self.connections,
+            bandwidth: &self.bandwidth,
+            under_way: &under_way,
             metrics: self.metrics.as_deref(),
         };
         let outcome = tokio::select! {

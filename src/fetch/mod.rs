@@ -3,8 +3,13 @@
 //! It owns which range goes next and how many bytes and connections there are at once. It never decides what is
 //! fetched, and knows nothing of where bytes end up but a [`Sink`], or a channel that takes [`Piece`]s in order.
 
+mod bandwidth;
+mod bodies;
 mod budget;
 mod buffer;
+mod climb;
+#[cfg(test)]
+mod climb_tests;
 mod counted;
 mod cut;
 mod engine;
@@ -12,9 +17,13 @@ mod error;
 mod frontier;
 mod handed;
 mod kept;
+mod late;
 #[cfg(test)]
 mod ordered_tests;
+mod origin;
 mod outlet;
+#[cfg(test)]
+mod paced_tests;
 mod parallel;
 mod piece;
 #[cfg(test)]
@@ -26,10 +35,13 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod travel;
+mod urgency;
 
+pub use bandwidth::Bandwidth;
 pub use engine::{Engine, Limits};
 pub use error::FetchError;
 pub use kept::Kept;
 pub use piece::Piece;
 pub use schedule::Schedule;
 pub use sink::{ALIGNMENT, Sink};
+pub use urgency::Urgency;

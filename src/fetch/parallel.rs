@@ -33,8 +33,8 @@ type Arrival = (Slot, ByteRange, Result<(), Lost>);
 pub(super) async fn fetch(job: &Job<'_>, outlet: &mut impl Outlet) -> Result<Parallel, FetchError> {
     let (arrive, arrivals) = unbounded_channel();
     let (leave, gone) = unbounded_channel();
-    let reach = job.cut.reach(job.limits, 0, 1);
-    let mut schedule = Schedule::new(job.size, reach.range, reach.window);
+    let reach = job.reach(0);
+    let mut schedule = Schedule::new(job.size, reach.range, reach.window).in_parts_of(job.part);
     let mut frontier = Frontier::default();
     let kept = outlet.kept();
     schedule.keep(&kept);
@@ -76,10 +76,16 @@ impl<'a> State<'a> {
                 return Ok(Parallel::Done);
             }
             if memory.is_none()
-                && travelling.len() < job.limits.per_blob
+                && travelling.len() < job.lanes()
                 && let Some(range) = self.next_range()
             {
-                memory = Some(async move { job.memory.grant(range.len()).await }.boxed());
+                memory = Some(
+                    async move {
+                        job.under_way.turn().await;
+                        job.under_way.waiting(job.memory.grant(range.len())).await
+                    }
+                    .boxed(),
+                );
             }
             tokio::select! {
                 biased;
@@ -108,13 +114,13 @@ impl<'a> State<'a> {
 
     /// What to ask for next. The answer stands until that was handed out, whoever comes and goes meanwhile.
     fn next_range(&mut self) -> Option<ByteRange> {
-        let reach = self.job.cut.reach(self.job.limits, self.begun, self.job.memory.users());
+        let reach = self.job.reach(self.begun);
         self.schedule.reach(reach.range, reach.window);
         self.schedule.peek()
     }
 
     fn slot(&self, range: ByteRange, grant: Grant) -> Slot {
-        let piece = self.job.cut.piece(self.job.limits);
+        let piece = self.job.cut.piece(self.job.limits, range.len());
         Slot::new(range, grant, piece, self.job.retry, Home::Window(self.leave.clone()), self.arrive.clone())
     }
 
@@ -141,7 +147,7 @@ impl<'a> State<'a> {
 
 fn send<'a>(job: &'a Job<'_>, mut slot: Slot, asked: ByteRange, delay: Duration) -> BoxFuture<'a, Arrival> {
     async move {
-        let outcome = travel(&*job.blob, job.connections, &mut slot, delay, job.counted).await;
+        let outcome = travel(job, &mut slot, delay).await;
         (slot, asked, outcome)
     }
     .boxed()

@@ -12,6 +12,8 @@ pub struct Schedule {
     size: u64,
     range: u64,
     window: u64,
+    /// The server stores it in parts of so many bytes.
+    part: Option<u64>,
     /// Everything from here on was never handed out. It never stands where something kept begins.
     fresh: u64,
     /// What came in an earlier fetch and lies behind `fresh`: end by start.
@@ -34,6 +36,7 @@ impl Schedule {
             size,
             range,
             window: window.max(range),
+            part: None,
             fresh: 0,
             kept: BTreeMap::new(),
             left: BTreeSet::new(),
@@ -59,6 +62,13 @@ impl Schedule {
         }
     }
 
+    /// The server stores the blob in parts of so many bytes: no range goes over an end of one, unless it begins and
+    /// ends with a part.
+    #[must_use]
+    pub fn in_parts_of(self, part: Option<u64>) -> Self {
+        Self { part: part.filter(|part| *part > 0), ..self }
+    }
+
     /// From now on ranges are as long as this, and go this far ahead of the reader. What was handed out stays.
     pub fn reach(&mut self, range: u64, window: u64) {
         self.range = range.max(1);
@@ -71,12 +81,23 @@ impl Schedule {
         if let Some(range) = self.left.first() {
             return Some(*range);
         }
-        let gap = self.kept.first_key_value().map_or(self.size, |(start, _)| *start);
-        let end = self.fresh.saturating_add(self.range).min(gap);
+        let end = self.fresh_end();
         if end > self.consumed.saturating_add(self.window) {
             return None;
         }
         ByteRange::new(self.fresh, end)
+    }
+
+    fn fresh_end(&self) -> u64 {
+        let gap = self.kept.first_key_value().map_or(self.size, |(start, _)| *start);
+        let end = self.fresh.saturating_add(self.range).min(gap);
+        let Some(part) = self.part else { return end };
+        match self.fresh % part {
+            // What is left before a gap's end may be more than a part, but no more than a range.
+            0 if end < gap => Some(end / part * part).filter(|end| *end > self.fresh).unwrap_or(end),
+            0 => end,
+            begun => end.min((self.fresh - begun).saturating_add(part)),
+        }
     }
 
     /// The next range for a worker, which owes a [`Schedule::completed`] or a [`Schedule::failed`] for it.
@@ -168,6 +189,26 @@ mod tests {
     }
 
     #[test]
+    fn ranges_end_where_stored_parts_end() {
+        let handed = |size, range, part| -> Vec<(u64, u64)> {
+            let mut schedule = Schedule::new(size, range, 1000).in_parts_of(Some(part));
+            std::iter::from_fn(|| schedule.hand_out()).map(|range| (range.start(), range.end())).collect()
+        };
+        assert_eq!(handed(50, 25, 10), [(0, 20), (20, 40), (40, 50)]);
+        assert_eq!(
+            handed(45, 7, 10),
+            [(0, 7), (7, 10), (10, 17), (17, 20), (20, 27), (27, 30), (30, 37), (37, 40), (40, 45)]
+        );
+        assert_eq!(handed(25, 10, 10), [(0, 10), (10, 20), (20, 25)]);
+        assert_eq!(handed(25, 10, 0), [(0, 10), (10, 20), (20, 25)]);
+        let mut schedule = Schedule::new(100, 4, 1000).in_parts_of(Some(10));
+        assert_eq!(schedule.hand_out(), Some(range(0, 4)));
+        schedule.reach(30, 1000);
+        assert_eq!(schedule.hand_out(), Some(range(4, 10)), "the rest of a part");
+        assert_eq!(schedule.hand_out(), Some(range(10, 40)));
+    }
+
+    #[test]
     fn an_empty_blob_is_done_at_once() {
         let mut schedule = Schedule::new(0, 10, 10);
         assert!(schedule.is_done());
@@ -253,9 +294,10 @@ mod tests {
             range in 1_u64..40,
             window in 1_u64..120,
             kept in prop::collection::vec((0_u64..60, 1_u64..60), 0..6),
+            part in prop::option::of(0_u64..60),
             acts in prop::collection::vec(act(), 0..200),
         ) {
-            let mut schedule = Schedule::new(size, range, window);
+            let mut schedule = Schedule::new(size, range, window).in_parts_of(part);
             let mut window = window.max(range);
             let mut model = Model { bytes: vec![Byte::Waiting; size as usize], consumed: 0, reached: 0 };
             let mut kept_ranges = Vec::new();

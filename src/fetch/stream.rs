@@ -11,7 +11,7 @@ use super::piece::{Home, Part, Piece};
 use super::travel::{again, next, too_little, too_much};
 use crate::rt::Attempts;
 use crate::source::SourceError;
-use crate::types::ByteRange;
+use crate::types::{ByteRange, ErrorKind};
 
 /// Fetches `job` from the byte `from` to its last.
 pub(super) async fn fetch(job: &Job<'_>, outlet: &mut impl Outlet, from: u64) -> Result<(), FetchError> {
@@ -43,12 +43,13 @@ pub(super) async fn fetch(job: &Job<'_>, outlet: &mut impl Outlet, from: u64) ->
 /// piece that nobody holds any more: so nobody waits in a circle.
 async fn read_all(job: &Job<'_>, from: u64, arrive: UnboundedSender<Piece>) -> Result<(), FetchError> {
     let share = job.cut.stream(job.limits, job.size.saturating_sub(from));
+    job.under_way.turn().await;
     let (home, spare) = unbounded_channel();
     let mut reader = Reader {
         job,
         position: from,
         piece: share.piece,
-        grant: job.memory.grant(share.memory).await,
+        grant: job.under_way.waiting(job.memory.grant(share.memory)).await,
         fresh: share.memory,
         spare,
         part: None,
@@ -62,6 +63,9 @@ async fn read_all(job: &Job<'_>, from: u64, arrive: UnboundedSender<Piece>) -> R
             Err(Ended::Source(error)) => error,
             Err(Ended::Fetch(error)) => return Err(error),
         };
+        if matches!(error.kind(), ErrorKind::Throttled { .. }) {
+            job.origin.throttled();
+        }
         let got = reader.position - rest.start();
         let delay = again(&mut attempts, got, share.piece, error, job.metrics)?;
         tokio::time::sleep(delay).await;
@@ -106,13 +110,14 @@ impl From<FetchError> for Ended {
 impl Reader<'_> {
     async fn read(&mut self, rest: ByteRange) -> Result<(), Ended> {
         let job = self.job;
-        let _connection = job.connections.one(job.blob.origin()).await;
+        let _lane = job.under_way.waiting(job.origin.lane()).await;
         let mut body = job.blob.get(rest).await?;
         while let Some(bytes) = next(&mut body).await? {
             if self.position + bytes.len() as u64 > job.size {
                 return Err(too_much(&*job.blob).into());
             }
             self.take_in(&bytes).await?;
+            job.bandwidth.pass(bytes.len() as u64).await;
         }
         if self.position == job.size { Ok(()) } else { Err(too_little(&*job.blob).into()) }
     }
@@ -127,6 +132,7 @@ impl Reader<'_> {
             bytes = bytes.get(count..).filter(|_| count > 0).ok_or_else(nothing_moves)?;
             self.position += count as u64;
             self.job.counted.add(count as u64);
+            self.job.arrived(count as u64);
             if part.is_full() {
                 // Whoever fetches holds the other end for as long as this runs.
                 let _ = self.arrive.send(part.into_piece(self.home.clone()));

@@ -81,7 +81,7 @@ impl Sink for Full {
 pub(super) const PAGE: u64 = ALIGNMENT as u64;
 
 pub(super) fn limits(memory_pages: u64, range_pages: u64, per_blob: usize) -> Limits {
-    Limits { memory: memory_pages * PAGE, range: range_pages * PAGE, per_origin: 4, per_blob }
+    Limits { memory: memory_pages * PAGE, range: range_pages * PAGE, per_origin: 5, per_blob }
 }
 
 pub(super) fn content(size: usize) -> Vec<u8> {
@@ -108,7 +108,7 @@ pub(super) fn faulty(bytes: &[u8], faults: impl IntoIterator<Item = Fault>) -> A
 
 #[tokio::test]
 async fn a_small_blob_is_one_get() {
-    let engine = Engine::new(limits(8, 2, 4));
+    let engine = Engine::new(limits(10, 2, 4));
     let bytes = content(5000);
     let (source, sink) = (faulty(&bytes, []), Memory::new(bytes.len()));
     let (digest, done) = fetch(&engine, source.clone(), bytes.len(), sink.clone()).await;
@@ -135,8 +135,9 @@ async fn only_the_rest_of_a_broken_range_is_asked_for_again() {
     let engine = Engine::impatient(limits(100, 2, 1));
     let (digest, done) = fetch(&engine, source.clone(), bytes.len(), sink.clone()).await;
     assert_eq!(digest.unwrap(), Digest::of(&bytes));
-    let starts: Vec<u64> = source.asked().iter().map(|range| range.start()).collect();
-    assert_eq!(starts, [0, 100, 101, 2 * PAGE, 4 * PAGE, 6 * PAGE, 8 * PAGE]);
+    let mut starts: Vec<u64> = source.asked().iter().map(|range| range.start()).collect();
+    starts.sort_unstable();
+    assert_eq!(starts, [0, 100, 2 * PAGE, 2 * PAGE + 1, 4 * PAGE, 6 * PAGE, 8 * PAGE]);
     assert_eq!(done, bytes.len() as u64);
 }
 
@@ -145,7 +146,7 @@ async fn a_break_after_the_last_byte_is_none() {
     for (size, pages) in [(5000, 2), (8193, 1)] {
         let bytes = content(size);
         let source = faulty(&bytes, [Fault::Reset(size as u64)]);
-        let engine = Engine::impatient(limits(pages, pages, 1));
+        let engine = Engine::impatient(limits(5 * pages, pages, 1));
         let (digest, _) = fetch(&engine, source.clone(), size, Memory::new(size)).await;
         assert_eq!(digest.unwrap(), Digest::of(&bytes));
         assert_eq!(source.asked().len() as u64, (size as u64).div_ceil(pages * PAGE));
@@ -199,7 +200,7 @@ async fn tries_come_to_an_end() {
             matches!(error, FetchError::TriesExhausted { tries: 7, last: SourceError::Status { .. } }),
             "{error:?}"
         );
-        assert!(source.asked().len() <= 14);
+        assert!(source.asked().len() <= 6 * 7);
     }
 }
 
@@ -207,7 +208,7 @@ async fn tries_come_to_an_end() {
 async fn crumbs_are_no_progress() {
     let source = faulty(&content(5000), vec![Fault::Cut(1); 1000]);
     let (result, _) =
-        fetch(&Engine::impatient(limits(8, 2, 2)), source.clone(), 5000, Memory::new(5000)).await;
+        fetch(&Engine::impatient(limits(10, 2, 2)), source.clone(), 5000, Memory::new(5000)).await;
     assert_eq!(result.unwrap_err().kind(), ErrorKind::Transient);
     assert_eq!(source.asked().len(), 7);
 }
@@ -236,7 +237,7 @@ async fn a_server_without_ranges_is_read_once() {
     assert_eq!(done, bytes.len() as u64);
     let whole = ByteRange::new(0, bytes.len() as u64).unwrap();
     assert_eq!(source.asked().iter().filter(|range| **range == whole).count(), 1);
-    assert!(source.asked().len() <= 3, "two ranges at most travelled when it turned out");
+    assert!(source.asked().len() <= 5, "as many travelled as there are connections when it turned out");
 }
 
 #[tokio::test]

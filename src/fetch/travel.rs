@@ -5,10 +5,10 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::FetchError;
-use super::budget::{Connections, Grant};
-use super::counted::Counted;
+use super::budget::Grant;
+use super::engine::Job;
 use super::piece::{Home, Part, Piece};
+use super::{FetchError, bodies};
 use crate::rt::{Attempts, Metrics, RetryPolicy, chain};
 use crate::source::{RangeBody, RangeSource, SourceError};
 use crate::types::{ByteRange, ErrorKind};
@@ -30,6 +30,7 @@ pub(super) struct Slot {
     part: Option<Part>,
     home: Home,
     arrive: UnboundedSender<Piece>,
+    is_asked_twice: bool,
 }
 
 impl Slot {
@@ -42,7 +43,8 @@ impl Slot {
         home: Home,
         arrive: UnboundedSender<Piece>,
     ) -> Self {
-        Self { range, filled: 0, grant, attempts: Attempts::new(policy), piece, part: None, home, arrive }
+        let attempts = Attempts::new(policy);
+        Self { range, filled: 0, grant, attempts, piece, part: None, home, arrive, is_asked_twice: false }
     }
 
     /// What has not come yet, or `None` when it's full.
@@ -50,11 +52,34 @@ impl Slot {
         self.range.after(self.filled)
     }
 
-    /// Takes in the next bytes; false, and none taken, when they are more than the range.
-    pub(super) fn fill(&mut self, mut bytes: &[u8]) -> bool {
-        if bytes.len() as u64 > self.range.len() - self.filled {
-            return false;
+    /// Bytes that have come.
+    pub(super) fn filled(&self) -> u64 {
+        self.filled
+    }
+
+    /// Whether a second connection has been tried: each range has one chance.
+    pub(super) fn was_asked_twice(&self) -> bool {
+        self.is_asked_twice
+    }
+
+    pub(super) fn ask_twice(&mut self) {
+        self.is_asked_twice = true;
+    }
+
+    /// Takes in what is new of the bytes that belong at `position`, which isn't beyond what has come, and says how many
+    /// were; `None`, and none taken, when they reach beyond the range.
+    pub(super) fn fill_at(&mut self, position: u64, bytes: &[u8]) -> Option<u64> {
+        if position.checked_add(bytes.len() as u64)? > self.range.end() {
+            return None;
         }
+        let known = (self.range.start() + self.filled).checked_sub(position)?;
+        let new = bytes.get(usize::try_from(known).ok()?..).unwrap_or_default();
+        self.fill(new);
+        Some(new.len() as u64)
+    }
+
+    /// Takes in the next bytes, which are no more than lack.
+    fn fill(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let mut part = self.part.take().unwrap_or_else(|| self.next_part());
             let count = part.fill(bytes);
@@ -67,7 +92,6 @@ impl Slot {
             }
             bytes = bytes.get(count..).unwrap_or_default();
         }
-        true
     }
 
     fn next_part(&mut self) -> Part {
@@ -98,37 +122,14 @@ pub(super) enum Lost {
 }
 
 /// Brings what `slot` lacks, after waiting for `delay`.
-pub(super) async fn travel(
-    blob: &dyn RangeSource,
-    connections: &Connections,
-    slot: &mut Slot,
-    delay: Duration,
-    counted: &Counted<'_>,
-) -> Result<(), Lost> {
-    let Some(rest) = slot.rest() else { return Ok(()) };
+pub(super) async fn travel(job: &Job<'_>, slot: &mut Slot, delay: Duration) -> Result<(), Lost> {
     // Even a sleep of nothing lasts until the clock's next millisecond.
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;
     }
     // Waiting for it while holding memory is safe: whoever has a connection has all the memory it needs.
-    let _connection = connections.one(blob.origin()).await;
-    let mut body = blob.get(rest).await.map_err(Lost::Source)?;
-    if !blob.serves_ranges() {
-        return Err(Lost::NoRanges);
-    }
-    while slot.rest().is_some() {
-        let Some(bytes) = next(&mut body).await.map_err(Lost::Source)? else {
-            return Err(Lost::Source(too_little(blob)));
-        };
-        if !slot.fill(&bytes) {
-            return Err(Lost::Source(too_much(blob)));
-        }
-        counted.add(bytes.len() as u64);
-    }
-    // A body that was read to its end leaves its connection usable. All bytes are here, so nothing that comes
-    // of it matters.
-    let _ = next(&mut body).await;
-    Ok(())
+    let lane = job.under_way.waiting(job.origin.lane()).await;
+    bodies::bring(job, slot, lane).await
 }
 
 pub(super) async fn next(body: &mut RangeBody) -> Result<Option<bytes::Bytes>, SourceError> {

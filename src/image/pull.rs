@@ -11,7 +11,7 @@ use super::look::{Seen, Top, look};
 use super::pins::{MARK, PIN, is_ours, needs_pin};
 use super::{ImageError, ImagesHandle, PullSettings};
 use crate::containerd::{Containerd, ContainerdError, Daemon};
-use crate::fetch::Engine;
+use crate::fetch::{Engine, Urgency};
 use crate::list::ImageGoods;
 use crate::rt::{self, Metrics};
 use crate::source::registry::Repository;
@@ -64,6 +64,12 @@ impl Puller {
         let only_containerd = settings.only_containerd;
         let direct = Direct::new(containerd.clone(), engine, Arc::clone(&metrics), settings)?;
         Ok(Self { containerd, images, credentials, direct, metrics, only_containerd, host_root })
+    }
+
+    /// The same for an entry that matters so much beside others.
+    #[must_use]
+    pub fn with_urgency(&self, urgency: Urgency) -> Self {
+        Self { direct: self.direct.with_urgency(urgency), ..self.clone() }
     }
 
     /// Returns once the image is warm: pulled, unpacked, on the disk, pinned if it's to be, and shown so by the image

@@ -21,6 +21,10 @@ pub mod name {
     pub const ENTRY_BYTES: &str = "stoker_entry_bytes";
     /// Things tried again, by the reason. Counter.
     pub const FETCH_RETRIES: &str = "stoker_fetch_retries";
+    /// Ranges asked for by a second connection because the first was slow. Counter.
+    pub const FETCH_SECOND_REQUESTS: &str = "stoker_fetch_second_requests";
+    /// Bytes that such a pair of connections brought twice. Counter.
+    pub const FETCH_BYTES_TWICE: &str = "stoker_fetch_bytes_twice";
     /// 1 while the GPU gate is open. Gauge.
     pub const GPU_GATE_OPEN: &str = "stoker_gpu_gate_open";
     /// GPUs that answered the last probe. Gauge.
@@ -113,6 +117,8 @@ pub struct Metrics {
     registry: Registry,
     entry_bytes: Family<KindLabel, Counter>,
     fetch_retries: Family<ReasonLabel, Counter>,
+    fetch_second_requests: Counter,
+    fetch_bytes_twice: Counter,
     image_pulls: Family<ResultLabel, Counter>,
     weights_fetches: Family<ResultLabel, Counter>,
     image_phase_seconds: Family<PhaseLabel, Counter<f64, AtomicU64>>,
@@ -133,6 +139,8 @@ impl Metrics {
             registry: Registry::default(),
             entry_bytes: Family::default(),
             fetch_retries: Family::default(),
+            fetch_second_requests: Counter::default(),
+            fetch_bytes_twice: Counter::default(),
             image_pulls: Family::default(),
             weights_fetches: Family::default(),
             image_phase_seconds: Family::default(),
@@ -162,6 +170,16 @@ impl Metrics {
         let registry = &mut self.registry;
         registry.register(name::ENTRY_BYTES, "Bytes fetched for entries", self.entry_bytes.clone());
         registry.register(name::FETCH_RETRIES, "Requests and jobs tried again", self.fetch_retries.clone());
+        registry.register(
+            name::FETCH_SECOND_REQUESTS,
+            "Ranges asked for by a second connection because the first was slow",
+            self.fetch_second_requests.clone(),
+        );
+        registry.register(
+            name::FETCH_BYTES_TWICE,
+            "Bytes that such a pair of connections brought twice",
+            self.fetch_bytes_twice.clone(),
+        );
         registry.register(name::IMAGE_PULLS, "Image pulls that ended", self.image_pulls.clone());
         registry.register(name::WEIGHTS_FETCHES, "Weights fetches that ended", self.weights_fetches.clone());
         registry.register(
@@ -198,6 +216,16 @@ impl Metrics {
     /// Something is about to be tried again because of `kind`.
     pub fn retried(&self, kind: ErrorKind) {
         self.fetch_retries.get_or_create(&ReasonLabel { reason: kind.label() }).inc();
+    }
+
+    /// A range is asked for by a second connection.
+    pub fn asked_twice(&self) {
+        self.fetch_second_requests.inc();
+    }
+
+    /// So many bytes came by both connections.
+    pub fn came_twice(&self, bytes: u64) {
+        self.fetch_bytes_twice.inc_by(bytes);
     }
 
     /// An image pull ended.

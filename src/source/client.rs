@@ -3,20 +3,23 @@ use std::time::Duration;
 use reqwest::{Client, ClientBuilder, RequestBuilder, Response};
 use url::Url;
 
-use super::SourceError;
 use super::dns::Resolver;
+use super::{SourceConfig, SourceError, trust};
 
 /// What every HTTP client of ours has: HTTP/1.1 over many connections, which is faster for bulk than streams that
-/// share one, and no retries of its own.
-pub(super) fn builder(connect: Duration) -> ClientBuilder {
-    Client::builder()
+/// share one, no retries of its own, and the proxies that the environment names (HTTPS_PROXY, HTTP_PROXY, NO_PROXY).
+pub(super) fn builder(config: &SourceConfig) -> Result<ClientBuilder, SourceError> {
+    let authorities = trust::certificates(&config.ca_files)?;
+    let builder = Client::builder()
         .user_agent(concat!("stoker/", env!("CARGO_PKG_VERSION")))
         .http1_only()
         .referer(false)
         .retry(reqwest::retry::never())
-        .connect_timeout(connect)
+        .connect_timeout(config.connect)
         .tcp_nodelay(true)
-        .dns_resolver(Resolver)
+        .dns_resolver(Resolver);
+    // Only where there are some: else the system's own verifier stays as it is.
+    Ok(if authorities.is_empty() { builder } else { builder.tls_certs_merge(authorities) })
 }
 
 /// A builder that fails lacks what it trusts servers by.

@@ -13,6 +13,8 @@ pub struct SourceConfig {
     pub first_byte: Duration,
     /// How long a server may send nothing in the middle of a body. There is no limit on the whole.
     pub stall: Duration,
+    /// Files with certificate authorities in PEM that are trusted beside the system's. Read when clients are made.
+    pub ca_files: Vec<PathBuf>,
     /// Whether plain `http://` may be used, where anybody on the way can change the bytes.
     pub allow_http: bool,
     /// The directory below which `file://` may be read; `None`: nowhere.
@@ -26,6 +28,7 @@ impl Default for SourceConfig {
             connect: Duration::from_secs(5),
             first_byte: Duration::from_secs(20),
             stall: Duration::from_secs(5),
+            ca_files: Vec::new(),
             allow_http: false,
             file_root: None,
         }

@@ -1,26 +1,40 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns, ResolveDnsError};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 /// Resolves names through the system, and gives every address of a name the same share of connections: object
 /// stores and mirrors answer with many. Addresses that only mean something on this machine's own link, where
 /// clouds keep their metadata, are never used: a list must not be able to ask for them.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Resolver;
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let mut addresses: Vec<SocketAddr> = found.filter(|found| !is_link_local(found.ip())).collect();
-            if addresses.is_empty() {
-                return Err(io::Error::other("the name has no address that may be used").into());
-            }
-            fastrand::shuffle(&mut addresses);
-            Ok(Box::new(addresses.into_iter()) as Addrs)
+        Box::pin(async move { Ok(Box::new(addresses(name.as_str()).await?.into_iter()) as Addrs) })
+    }
+}
+
+/// For the AWS client.
+impl ResolveDns for Resolver {
+    fn resolve_dns<'a>(&'a self, name: &'a str) -> DnsFuture<'a> {
+        DnsFuture::new(async move {
+            let found = addresses(name).await.map_err(ResolveDnsError::new)?;
+            Ok(found.into_iter().map(|address| address.ip()).collect())
         })
     }
+}
+
+/// All addresses of a name that may be used, in any order.
+async fn addresses(name: &str) -> io::Result<Vec<SocketAddr>> {
+    let found = tokio::net::lookup_host((name, 0)).await?;
+    let mut addresses: Vec<SocketAddr> = found.filter(|found| !is_link_local(found.ip())).collect();
+    if addresses.is_empty() {
+        return Err(io::Error::other("the name has no address that may be used"));
+    }
+    fastrand::shuffle(&mut addresses);
+    Ok(addresses)
 }
 
 /// IPv4 and IPv6 link-local (RFC 3927, RFC 4291), and the metadata address that AWS has beside them.
@@ -69,5 +83,7 @@ mod tests {
         let name: Name = "localhost".parse().unwrap();
         let mut addresses = Resolver.resolve(name).await.unwrap_or_else(|error| panic!("{error}"));
         assert!(addresses.all(|address| address.ip().is_loopback()));
+        let addresses = Resolver.resolve_dns("localhost").await.unwrap();
+        assert!(!addresses.is_empty() && addresses.iter().all(|address| address.is_loopback()));
     }
 }

@@ -15,6 +15,7 @@ use super::body::{Cut, body};
 use super::credentials::Credentials;
 use super::patience::patiently;
 use super::ranged::{self, Sent, Unfit};
+use super::stored_part::stored_part;
 use super::{RangeBody, RangeSource, RemoteFile, SourceConfig, SourceError, client, dns, redirects};
 use crate::types::{ByteRange, Digest, RelPath, WeightsUri};
 
@@ -62,10 +63,8 @@ impl Place {
 
 impl Http {
     pub(super) fn new(config: &SourceConfig) -> Result<Self, SourceError> {
-        let client = client::builder(config.connect)
-            .redirect(follow(config.allow_http))
-            .build()
-            .map_err(client::no_trust)?;
+        let client =
+            client::builder(config)?.redirect(follow(config.allow_http)).build().map_err(client::no_trust)?;
         let SourceConfig { first_byte, stall, allow_http, .. } = *config;
         Ok(Self { client, first_byte, stall, allow_http })
     }
@@ -320,5 +319,9 @@ impl RangeSource for HttpFile {
 
     fn serves_ranges(&self) -> bool {
         self.serves_ranges.load(Relaxed)
+    }
+
+    fn stored_part(&self) -> Option<u64> {
+        stored_part(self.etag.get()?, self.size)
     }
 }

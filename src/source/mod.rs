@@ -30,8 +30,10 @@ pub mod registry;
 mod s3;
 mod selection;
 mod sources;
+mod stored_part;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 pub use config::SourceConfig;
 pub use error::SourceError;
@@ -54,6 +56,12 @@ pub trait RangeSource: std::fmt::Debug + Send + Sync {
     /// reads then should ask once, for all of it, and not in parallel.
     fn serves_ranges(&self) -> bool {
         true
+    }
+
+    /// The length of the parts in which the server stores the blob, all but the last, where that shows: a range that
+    /// lies in one of them is one read for the server.
+    fn stored_part(&self) -> Option<u64> {
+        None
     }
 }
 

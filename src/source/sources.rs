@@ -32,10 +32,10 @@ impl Sources {
     /// Makes the clients; nothing is asked of any server yet.
     ///
     /// # Errors
-    /// When the system's CA certificates can't be read.
+    /// When the CA certificates can't be read.
     pub fn new(config: SourceConfig) -> Result<Self, SourceError> {
         let http = Http::new(&config)?;
-        let s3 = s3::Clients::new(&config);
+        let s3 = s3::Clients::new(&config)?;
         let clouds = cloud::Clients::new(&config)?;
         let files = Files::new(&config);
         Ok(Self(Arc::new(Clients { config, http, s3, clouds, files })))

@@ -11,7 +11,7 @@ use super::found::Found;
 use super::marks::Pace;
 use super::plan::{self, Wanted};
 use super::transfer::{self, Fetched, Transfer, blocking};
-use crate::fetch::Engine;
+use crate::fetch::{Engine, Urgency};
 use crate::list::WeightsGoods;
 use crate::source::{RemoteFile, Sources};
 use crate::types::{Digest, EntryId, Progress, RelPath, Revision};
@@ -61,6 +61,12 @@ impl Warmer {
     #[cfg(test)]
     pub(super) fn with_pace(self, pace: Pace) -> Self {
         Self { pace, ..self }
+    }
+
+    /// The same for an entry that matters so much beside others.
+    #[must_use]
+    pub fn with_urgency(&self, urgency: Urgency) -> Self {
+        Self { engine: self.engine.with_urgency(urgency), ..self.clone() }
     }
 
     /// Asks the source which files there are, fetches what is missing and makes the result what the entry's

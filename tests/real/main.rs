@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
 mod agent;
+mod behind_a_proxy;
 mod commit;
 mod credentials;
 mod critest;

@@ -4,8 +4,10 @@ mod cache;
 mod clouds;
 mod faults;
 mod files;
+mod manners;
 mod refusals;
 mod resume;
+mod trouble;
 
 use std::collections::BTreeSet;
 

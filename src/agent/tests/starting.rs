@@ -174,6 +174,27 @@ async fn a_failure_waits_for_its_time_and_holds_nobody_else() {
 }
 
 #[tokio::test]
+async fn what_is_required_waits_for_no_job_of_what_is_not() {
+    let job = |entry: &Entry| Job {
+        entry: Arc::new(entry.clone()),
+        progress: Arc::new(Progress::default()),
+        content: Some(Digest::of(b"list")),
+        stopping: false,
+    };
+    let required = |name| Entry { required: true, ..weights(name) };
+    let others = [weights("a"), weights("b"), weights("c"), weights("d")];
+    let all = others.iter().cloned().chain(["r", "s"].map(required));
+    let mut world = world(listed(all));
+    world.settings.weights_jobs = 3;
+    world.jobs = others.iter().take(3).map(|entry| (entry.id.clone(), job(entry))).collect();
+    assert_eq!(steps(&planned(&world)), ["ensure r", "ensure s"], "and nothing more of the others");
+    world.settings.weights_jobs = 1;
+    assert_eq!(steps(&planned(&world)), ["ensure r"], "they wait for each other");
+    world.jobs.insert(id("r"), job(&required("r")));
+    assert_eq!(steps(&planned(&world)), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn what_failed_for_good_is_an_end() {
     let bad = weights("bad");
     let mut world = world(listed([bad.clone()]));

@@ -13,7 +13,7 @@ use super::plan::{ImagePlan, plan};
 use super::space;
 use super::{Phase, Phases, Unable};
 use crate::containerd::{Containerd, Daemon, RegistrySetup, Verifiers};
-use crate::fetch::Engine;
+use crate::fetch::{Engine, Urgency};
 use crate::image::asked::Asked;
 use crate::image::commit::{CommitError, OVERLAYFS, Workplace, Workplaces, check_root, labels};
 use crate::image::fullness::{GcThreshold, Use};
@@ -84,6 +84,10 @@ impl Direct {
             host_root: settings.host_root,
             threshold: settings.gc_threshold,
         })
+    }
+
+    pub(in crate::image) fn with_urgency(&self, urgency: Urgency) -> Self {
+        Self { engine: self.engine.with_urgency(urgency), ..self.clone() }
     }
 
     /// The registry's repository of `image`: its hosts are read now from where `daemon` reads them.

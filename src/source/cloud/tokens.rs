@@ -12,7 +12,7 @@ use object_store::client::{
 use object_store::{BackoffConfig, ClientOptions, CredentialProvider, RetryConfig};
 use serde::Deserialize;
 
-use crate::source::{SourceConfig, SourceError, answer, client};
+use crate::source::{SourceConfig, SourceError, answer, client, trust};
 
 /// Bytes of a refusal that are read.
 const LONGEST_REFUSAL: usize = 16 << 10;
@@ -50,7 +50,10 @@ impl Owner {
 
 impl Tokens {
     pub(super) fn new(config: &SourceConfig) -> Result<Self, SourceError> {
-        let client = reqwest::Client::builder()
+        let authorities = trust::certificates(&config.ca_files)?;
+        let builder = reqwest::Client::builder();
+        let builder = if authorities.is_empty() { builder } else { builder.tls_certs_merge(authorities) };
+        let client = builder
             .user_agent(concat!("stoker/", env!("CARGO_PKG_VERSION")))
             .retry(reqwest::retry::never())
             .redirect(reqwest::redirect::Policy::none())

@@ -33,7 +33,7 @@ pub(super) struct Document {
 
 impl Wire {
     pub(super) fn new(config: &SourceConfig) -> Result<Self, SourceError> {
-        let client = client::builder(config.connect)
+        let client = client::builder(config)?
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(client::no_trust)?;

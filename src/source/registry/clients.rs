@@ -26,14 +26,15 @@ impl Clients {
     /// With the one that most hosts share.
     pub(super) fn new(config: &SourceConfig) -> Result<Self, SourceError> {
         let key = Key { tls: HostTls::default(), connect: config.connect };
-        let client = make(&key)?;
-        Ok(Self(Mutex::new(vec![(key, Vec::new(), client)])))
+        let client = make(&key, config)?;
+        let stamps = files(&key.tls, config).map(|file| stamp(file)).collect();
+        Ok(Self(Mutex::new(vec![(key, stamps, client)])))
     }
 
     /// The client for `host`.
     pub(super) async fn of(&self, host: &RegistryHost, config: &SourceConfig) -> Result<Client, SourceError> {
         let key = Key { tls: host.tls.clone(), connect: host.dial_timeout.unwrap_or(config.connect) };
-        let files: Vec<PathBuf> = files(&key.tls).cloned().collect();
+        let files: Vec<PathBuf> = files(&key.tls, config).cloned().collect();
         let stamps = match files.is_empty() {
             true => Vec::new(),
             false => blocking(move || Ok(files.iter().map(|file| stamp(file)).collect())).await?,
@@ -44,8 +45,8 @@ impl Clients {
             return Ok(client.clone());
         }
         let made = {
-            let key = key.clone();
-            blocking(move || make(&key)).await?
+            let (key, config) = (key.clone(), config.clone());
+            blocking(move || make(&key, &config)).await?
         };
         let mut clients = self.lock();
         clients.retain(|(known, ..)| *known != key);
@@ -61,7 +62,12 @@ impl Clients {
     }
 }
 
-fn files(tls: &HostTls) -> impl Iterator<Item = &PathBuf> {
+/// What a client depends on: a change of any makes a new one.
+fn files<'a>(tls: &'a HostTls, config: &'a SourceConfig) -> impl Iterator<Item = &'a PathBuf> {
+    own_files(tls).chain(&config.ca_files)
+}
+
+fn own_files(tls: &HostTls) -> impl Iterator<Item = &PathBuf> {
     let pairs = tls.client.iter().flat_map(|(certificate, key)| std::iter::once(certificate).chain(key));
     tls.ca.iter().chain(pairs)
 }
@@ -79,8 +85,9 @@ async fn blocking<T: Send + 'static>(
     })
 }
 
-fn make(key: &Key) -> Result<Client, SourceError> {
-    let mut builder = client::builder(key.connect).redirect(redirect::Policy::none());
+fn make(key: &Key, config: &SourceConfig) -> Result<Client, SourceError> {
+    let mut builder =
+        client::builder(config)?.connect_timeout(key.connect).redirect(redirect::Policy::none());
     for file in &key.tls.ca {
         let certificates = Certificate::from_pem_bundle(&read(file)?).map_err(|_| unfit(file, CA))?;
         if certificates.is_empty() {
@@ -97,14 +104,13 @@ fn make(key: &Key) -> Result<Client, SourceError> {
         }
         builder = builder.identity(Identity::from_pem(&pem).map_err(|_| unfit(certificate, CLIENT))?);
     }
-    let has_files = files(&key.tls).next().is_some();
     let built = builder.tls_danger_accept_invalid_certs(key.tls.skip_verify).build();
-    built.map_err(|error| match files(&key.tls).next() {
-        Some(file) if has_files => unfit(
+    built.map_err(|error| match own_files(&key.tls).next() {
+        Some(file) => unfit(
             file,
             &format!("no TLS client can be made with it: {}", crate::rt::chain(&error.without_url())),
         ),
-        _ => client::no_trust(error),
+        None => client::no_trust(error),
     })
 }
 

@@ -9,13 +9,15 @@ use aws_sdk_s3::config::{
     StalledStreamProtectionConfig,
 };
 use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::{TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector, tls};
 use tokio::sync::Mutex;
 use url::Url;
 
 use super::Bucket;
 use crate::source::credentials::Credentials;
-use crate::source::{SourceConfig, SourceError};
+use crate::source::dns::Resolver;
+use crate::source::{SourceConfig, SourceError, trust};
 
 /// One client for each set of credentials, made when it's first needed, made anew when they change.
 #[derive(Debug)]
@@ -36,8 +38,11 @@ struct Made {
 const REGION: &str = "us-east-1";
 
 impl Clients {
-    pub(crate) fn new(config: &SourceConfig) -> Self {
-        Self { config: config.clone(), http: http_client(), made: Mutex::default() }
+    /// # Errors
+    /// When a file of CA certificates can't be read.
+    pub(crate) fn new(config: &SourceConfig) -> Result<Self, SourceError> {
+        let http = http_client(trust::pem(&config.ca_files)?)?;
+        Ok(Self { config: config.clone(), http, made: Mutex::default() })
     }
 
     /// The bucket as somebody with these credentials sees it.
@@ -112,12 +117,17 @@ fn origin(endpoint: &str) -> Option<String> {
     Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))
 }
 
-/// The same TLS as everywhere else, and the proxy that the environment names.
-fn http_client() -> SharedHttpClient {
-    Builder::new().build_with_connector_fn(|settings, components| {
+/// The same TLS, trust and addresses as everywhere else, and the proxy that the environment names.
+fn http_client(authorities: Vec<Vec<u8>>) -> Result<SharedHttpClient, SourceError> {
+    let trusted = authorities.into_iter().fold(TrustStore::default(), TrustStore::with_pem_certificate);
+    let tls = TlsContext::builder().with_trust_store(trusted).build().map_err(|error| {
+        SourceError::Invalid { what: "the CA certificates".to_owned(), problem: crate::rt::chain(&error) }
+    })?;
+    Ok(Builder::new().build_with_connector_fn(move |settings, components| {
         let mut builder = Connector::builder().enable_tcp_nodelay(true).proxy_config(ProxyConfig::from_env());
         builder.set_connector_settings(settings.cloned());
         builder.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
-        builder.tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc)).build()
-    })
+        let builder = builder.tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc));
+        builder.tls_context(tls.clone()).build_with_resolver(Resolver)
+    }))
 }

@@ -10,6 +10,7 @@ use futures::stream;
 use super::{Bucket, strong_etag};
 use crate::source::answer::ContentRange;
 use crate::source::body::{Cut, body};
+use crate::source::stored_part::stored_part;
 use crate::source::{RangeBody, RangeSource, SourceError};
 use crate::types::ByteRange;
 
@@ -95,5 +96,9 @@ impl RangeSource for S3Object {
 
     fn serves_ranges(&self) -> bool {
         self.serves_ranges.load(Relaxed)
+    }
+
+    fn stored_part(&self) -> Option<u64> {
+        stored_part(self.etag.get()?, self.size)
     }
 }

@@ -249,6 +249,11 @@ impl Agent {
         process.wait(deadline).await
     }
 
+    /// Tells it to read its files again (SIGHUP).
+    pub(crate) fn hang_up(&self) {
+        self.running().hang_up();
+    }
+
     /// Kills it with SIGKILL. [`Self::start`] starts it again, over the same cache and state.
     pub(crate) fn kill9(&mut self) {
         if let Some(process) = self.process.take() {

@@ -159,6 +159,14 @@ impl Process {
         }
     }
 
+    /// Sends it SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        let status = self.exit.lock();
+        if status.is_none() {
+            let _ = rustix::process::kill_process(self.pid, Signal::HUP);
+        }
+    }
+
     /// Its first child.
     pub(crate) fn child(&self) -> Option<Pid> {
         let own = self.pid();
