@@ -82,7 +82,7 @@ async fn a_dead_address_among_good_ones_is_passed_by() {
     let inside = Namespaces::hold(&scratch, &format!("mount --bind {} /etc/hosts", hosts.display())).await;
     let port = nginx.host().rsplit(':').next().unwrap().to_owned();
     for run in 0..3 {
-        let dir = scratch.dir(&format!("pulled-{run}"));
+        let dir = scratch.dir(format!("pulled-{run}"));
         let url = format!("http://models.test:{port}/m.bin");
         let stoker =
             Stoker::new(["pull", &url, "--to", dir.to_str().unwrap()]).env("NO_PROXY", "*").command();
