@@ -186,7 +186,7 @@ fn fates(undurable: &[usize], random: &mut fastrand::Rng) -> Vec<Vec<Fate>> {
         return all.map(|n| (0..count).map(|at| fate(n / 3_usize.pow(at as u32))).collect()).collect();
     }
     let mut fates = vec![vec![Fate::Lost; count], vec![Fate::Kept; count]];
-    for _ in 0..4 {
+    for _ in 0..2 {
         let of =
             |random: &mut fastrand::Rng| *random.choice([Fate::Kept, Fate::Lost, Fate::Torn].iter()).unwrap();
         fates.push((0..count).map(|_| of(random)).collect());
