@@ -20,8 +20,8 @@ use crate::list::NodeFacts;
 use crate::node::{Applied, EntryReport, EntryState, Reason, Report};
 use crate::rt::{Liveness, Metrics, Shutdown};
 use crate::types::{EntryId, ImageRef};
-use crate::weights::{Cache, RootFsPolicy, Warmer};
-use crate::{api, cluster, fetch, gpu, image, node, source};
+use crate::weights::{Cache, Capacity, Reserve, RootFsPolicy, ScrubSettings, Users, Warmer, shares_disk};
+use crate::{api, cluster, fetch, gpu, image, node, source, weights};
 
 /// `stoker agent`: runs until a signal, until `--once` is done, or until a task dies.
 ///
@@ -70,6 +70,8 @@ pub(crate) async fn agent(args: AgentArgs, list: ListSource) -> anyhow::Result<E
 
     let metrics = Arc::new(Metrics::new());
     let liveness = Liveness::new();
+    // Who bakes a machine image wants no second look at what was just written.
+    let (to_scrub, rate) = (Arc::clone(&cache), if args.once { 0 } else { args.capacity.scrub_rate });
     let rooms = rooms(&args, cache, containerd, images_handle, &metrics)?;
     let nothing = plan(&World::new(settings.clone()), boot_id.trim(), Now::read()).report;
     let (reports_out, reports) = watch::channel(Arc::new(nothing));
@@ -98,6 +100,7 @@ pub(crate) async fn agent(args: AgentArgs, list: ListSource) -> anyhow::Result<E
     tasks.watch("image", async move { Ok(image_task.await?) });
     tasks.watch("node", async move { Ok(node_task.await?) });
     tasks.watch("agent", agent.run(stop.clone()));
+    tasks.watch("scrub", scrub(to_scrub, rate, args.capacity.scrub_days, stop.clone()));
     doors.serve(&mut tasks, &reports, applied_seen, requested_out, (metrics, liveness), &stop);
     tracing::info!(list = list_name, version = env!("CARGO_PKG_VERSION"), "the agent has started");
 
@@ -243,6 +246,7 @@ fn settings(args: &AgentArgs, node_name: &str) -> Settings {
     settings.max_wait = args.node.max_wait;
     settings.gc_threshold = GcThreshold(args.node.image_gc_high_threshold);
     settings.verified_only = args.node.verified_only;
+    settings.on_kubelets_disk = on_kubelets_disk(args);
     settings
 }
 
@@ -254,7 +258,36 @@ async fn open_cache(args: &AgentArgs) -> anyhow::Result<Arc<Cache>> {
         RootFsPolicy::Refuse(args.gate.host_root.clone())
     };
     let dir = args.cache.cache_dir.clone();
-    Ok(tokio::task::spawn_blocking(move || Cache::open(&dir, &policy)).await??)
+    let (max, grace) = (args.capacity.cache_max, args.capacity.cache_grace);
+    let mut reserve = Reserve::default();
+    if on_kubelets_disk(args) {
+        // It must not bring the disk to where the kubelet removes images.
+        let threshold = GcThreshold(args.node.image_gc_high_threshold);
+        reserve.percent = reserve.percent.max(100_u8.saturating_sub(threshold.pulls_end()));
+    }
+    let capacity = Capacity { reserve, max, grace };
+    Ok(tokio::task::spawn_blocking(move || Cache::open_with(&dir, &policy, capacity)).await??)
+}
+
+/// The kubelet watches the disk of its own directory, and that of the images.
+fn on_kubelets_disk(args: &AgentArgs) -> bool {
+    let places = ["var/lib/kubelet", "var/lib/containerd"];
+    shares_disk(&args.cache.cache_dir, &places.map(|place| args.gate.host_root.join(place)))
+}
+
+/// Reads the cache again, slowly, as long as the agent runs.
+async fn scrub(
+    cache: Arc<Cache>,
+    rate: u32,
+    every: std::time::Duration,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    if rate > 0 {
+        weights::scrub(cache, ScrubSettings { bytes_per_second: u64::from(rate) << 20, every }, stop.clone())
+            .await;
+    }
+    stop.cancelled().await;
+    Ok(())
 }
 
 fn rooms(
@@ -271,10 +304,12 @@ fn rooms(
     let engine = fetch::Engine::new(args.sources.limits()).counting_in(Arc::clone(metrics));
     let threshold = GcThreshold(args.node.image_gc_high_threshold);
     let settings = args.images.settings(config, args.gate.host_root.clone(), threshold);
+    let users = Users::new(containerd.clone(), args.gate.host_root.clone());
     Ok(Rooms {
         puller: Puller::new(containerd, images, engine.clone(), Arc::clone(metrics), settings)?,
         warmer: Warmer::new(Arc::clone(&cache), engine, sources, args.node.verified_only),
         cache,
+        users,
     })
 }
 
