@@ -21,8 +21,8 @@ use crate::list::NodeFacts;
 use crate::node::{Applied, EntryReport, EntryState, Reason, Report};
 use crate::rt::{Liveness, Metrics, Shutdown};
 use crate::types::{EntryId, ImageRef};
-use crate::weights::{Cache, RootFsPolicy, Warmer};
-use crate::{api, cluster, fetch, gpu, image, node, source};
+use crate::weights::{Cache, Capacity, Reserve, RootFsPolicy, ScrubSettings, Users, Warmer, shares_disk};
+use crate::{api, cluster, fetch, gpu, image, node, source, weights};
 
 /// `stoker agent`: runs until a signal, until `--once` is done, or until a task dies.
 ///
@@ -75,6 +75,8 @@ pub(crate) async fn agent(args: AgentArgs, list: ListSource) -> anyhow::Result<E
     let engine = fetch::Engine::new(args.sources.limits()).counting_in(Arc::clone(&metrics));
     let limit = args.sources.max_bandwidth;
     let bandwidth = Followed::new(args.node.max_bandwidth_file.clone(), limit, engine.bandwidth());
+    // Who bakes a machine image wants no second look at what was just written.
+    let (to_scrub, rate) = (Arc::clone(&cache), if args.once { 0 } else { args.capacity.scrub_rate });
     let rooms = rooms(&args, cache, containerd, images_handle, engine, &metrics)?;
     let nothing = plan(&World::new(settings.clone()), boot_id.trim(), Now::read()).report;
     let (reports_out, reports) = watch::channel(Arc::new(nothing));
@@ -104,6 +106,7 @@ pub(crate) async fn agent(args: AgentArgs, list: ListSource) -> anyhow::Result<E
     tasks.watch("node", async move { Ok(node_task.await?) });
     tasks.watch("agent", agent.run(stop.clone()));
     tasks.watch("bandwidth", bandwidth.run(stop.clone()));
+    tasks.watch("scrub", scrub(to_scrub, rate, args.capacity.scrub_days, stop.clone()));
     doors.serve(&mut tasks, &reports, applied_seen, requested_out, (metrics, liveness), &stop);
     tracing::info!(list = list_name, version = env!("CARGO_PKG_VERSION"), "the agent has started");
 
@@ -252,6 +255,7 @@ fn settings(args: &AgentArgs, node_name: &str) -> Settings {
     if args.list.list_configmap.is_some() {
         settings.start_spread = args.cluster.start_spread;
     }
+    settings.on_kubelets_disk = on_kubelets_disk(args);
     settings
 }
 
@@ -263,7 +267,36 @@ async fn open_cache(args: &AgentArgs) -> anyhow::Result<Arc<Cache>> {
         RootFsPolicy::Refuse(args.gate.host_root.clone())
     };
     let dir = args.cache.cache_dir.clone();
-    Ok(tokio::task::spawn_blocking(move || Cache::open(&dir, &policy)).await??)
+    let (max, grace) = (args.capacity.cache_max, args.capacity.cache_grace);
+    let mut reserve = Reserve::default();
+    if on_kubelets_disk(args) {
+        // It must not bring the disk to where the kubelet removes images.
+        let threshold = GcThreshold(args.node.image_gc_high_threshold);
+        reserve.percent = reserve.percent.max(100_u8.saturating_sub(threshold.pulls_end()));
+    }
+    let capacity = Capacity { reserve, max, grace };
+    Ok(tokio::task::spawn_blocking(move || Cache::open_with(&dir, &policy, capacity)).await??)
+}
+
+/// The kubelet watches the disk of its own directory, and that of the images.
+fn on_kubelets_disk(args: &AgentArgs) -> bool {
+    let places = ["var/lib/kubelet", "var/lib/containerd"];
+    shares_disk(&args.cache.cache_dir, &places.map(|place| args.gate.host_root.join(place)))
+}
+
+/// Reads the cache again, slowly, as long as the agent runs.
+async fn scrub(
+    cache: Arc<Cache>,
+    rate: u32,
+    every: std::time::Duration,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    if rate > 0 {
+        weights::scrub(cache, ScrubSettings { bytes_per_second: u64::from(rate) << 20, every }, stop.clone())
+            .await;
+    }
+    stop.cancelled().await;
+    Ok(())
 }
 
 fn rooms(
@@ -279,10 +312,12 @@ fn rooms(
     let sources = source::Sources::new(config.clone())?;
     let threshold = GcThreshold(args.node.image_gc_high_threshold);
     let settings = args.images.settings(config, args.gate.host_root.clone(), threshold);
+    let users = Users::new(containerd.clone(), args.gate.host_root.clone());
     Ok(Rooms {
         puller: Puller::new(containerd, images, engine.clone(), Arc::clone(metrics), settings)?,
         warmer: Warmer::new(Arc::clone(&cache), engine, sources, args.node.verified_only),
         cache,
+        users,
     })
 }
 

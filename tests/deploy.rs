@@ -371,7 +371,7 @@ fn the_example_workloads_want_what_the_example_list_brings() {
     assert_eq!(server["imagePullPolicy"], "IfNotPresent");
     assert_eq!(named(&server["env"], "SOURCE")["value"], named_id(list, "llama-70b")["weights"]);
     assert_eq!(server["volumeMounts"][0]["readOnly"], true);
-    assert_eq!(workload["volumes"][0]["hostPath"]["path"], "/var/cache/stoker/weights");
+    assert_eq!(workload["volumes"][0]["hostPath"]["path"], "/var/cache/stoker/weights/llama-70b");
 
     let waits = &read("examples/workload-waits.yaml")[0]["spec"];
     assert_eq!(waits["affinity"], affinity(&[weights]));

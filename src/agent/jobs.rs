@@ -1,7 +1,7 @@
 //! Carries out steps, each as a task of its own with a token to stop it. Decides nothing.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::boot::BootState;
-use super::step::{Outcome, Step, Warmed};
+use super::step::{Outcome, Stays, Step, Warmed};
 use crate::fetch::Urgency;
 use crate::image::Puller;
 use crate::list::{Entry, Goods, ImageGoods, WeightsGoods};
 use crate::node::Reason;
 use crate::rt::chain;
 use crate::types::{EntryId, ErrorKind, Progress};
-use crate::weights::{Cache, Warmer};
+use crate::weights::{Cache, CacheError, Retired, Shortage, Users, Warmer};
 
 /// The two goods' rooms, through which all work is done.
 #[derive(Clone)]
@@ -27,6 +27,8 @@ pub struct Rooms {
     pub warmer: Warmer,
     /// The cache that the weights are in.
     pub cache: Arc<Cache>,
+    /// Who uses what is in it.
+    pub users: Users,
 }
 
 /// The jobs under way.
@@ -43,6 +45,10 @@ pub(super) struct Jobs {
 enum Subject {
     Entry(Arc<Entry>),
     Name(EntryId),
+    Old(EntryId),
+    Room(EntryId),
+    Measure,
+    Shrink,
     Pins,
     Scan,
     State,
@@ -77,6 +83,13 @@ impl Jobs {
             }
             Step::Unpin(pins) => (Subject::Pins, self.running.spawn(unpin(rooms, pins))),
             Step::Retire(id) => (Subject::Name(id.clone()), self.running.spawn(retire(rooms, id))),
+            Step::DropOld(id) => (Subject::Old(id.clone()), self.running.spawn(drop_old(rooms, id))),
+            Step::FindRoom { newcomer, short, candidates } => {
+                let job = find_room(rooms, newcomer.clone(), short, candidates);
+                (Subject::Room(newcomer), self.running.spawn(job))
+            }
+            Step::Measure => (Subject::Measure, self.running.spawn(measure(rooms))),
+            Step::Shrink(bytes) => (Subject::Shrink, self.running.spawn(shrink(rooms, bytes))),
             Step::Rescan => (Subject::Scan, self.running.spawn(scan(rooms))),
             Step::Remember(state) => {
                 (Subject::State, self.running.spawn(remember(state, self.state_dir.clone())))
@@ -132,9 +145,14 @@ fn died(subject: Option<Subject>, error: &JoinError) -> Outcome {
     tracing::error!("{message}");
     match subject {
         Some(Subject::Entry(entry)) => {
-            Outcome::Failed { entry, kind: ErrorKind::Local, code: "InternalError", message }
+            let (kind, code) = (ErrorKind::Local, "InternalError");
+            Outcome::Failed { entry, kind, code, message, shortage: None }
         }
-        Some(Subject::Name(id)) => Outcome::Retired { id, result: Err(message) },
+        Some(Subject::Name(id)) => Outcome::Retired { id, result: Err(Stays::Stuck(message)) },
+        Some(Subject::Old(id)) => Outcome::DroppedOld(id, Err(Stays::Stuck(message))),
+        Some(Subject::Room(newcomer)) => Outcome::RoomFound { newcomer, result: Err(message) },
+        Some(Subject::Measure) => Outcome::Measured(Err(message)),
+        Some(Subject::Shrink) => Outcome::Shrunk(Err(message)),
         Some(Subject::State) => Outcome::Remembered(Err(message)),
         Some(Subject::Pins) => Outcome::Unpinned(Err(message)),
         Some(Subject::Scan) | None => Outcome::Scanned(Err(message)),
@@ -154,7 +172,9 @@ async fn ensure(
     };
     match ended {
         Ok(warmed) => Outcome::Warmed { entry, warmed },
-        Err((kind, code, message)) => Outcome::Failed { entry, kind, code, message },
+        Err(Failed { kind, code, message, shortage }) => {
+            Outcome::Failed { entry, kind, code, message, shortage }
+        }
     }
 }
 
@@ -163,7 +183,18 @@ fn urgency(entry: &Entry) -> Urgency {
     if entry.required { Urgency::Urgent } else { Urgency::Ordinary }
 }
 
-type Failed = (ErrorKind, &'static str, String);
+struct Failed {
+    kind: ErrorKind,
+    code: &'static str,
+    message: String,
+    shortage: Option<Shortage>,
+}
+
+impl Failed {
+    fn new(kind: ErrorKind, code: &'static str, message: String) -> Self {
+        Self { kind, code, message, shortage: None }
+    }
+}
 
 async fn ensure_image(
     rooms: &Rooms,
@@ -178,7 +209,7 @@ async fn ensure_image(
         .with_urgency(urgency(entry))
         .ensure(goods, entry.credentials.as_deref(), recheck, progress, stop)
         .await
-        .map_err(|error| (error.kind(), error.code(), chain(&error)))?;
+        .map_err(|error| Failed::new(error.kind(), error.code(), chain(&error)))?;
     let left_to_containerd = warm.unable.map(|unable| Reason::new(unable.code(), unable.to_string()));
     Ok(Warmed::Image { revision: warm.revision, pulled: warm.pulled, left_to_containerd })
 }
@@ -195,13 +226,16 @@ async fn ensure_weights(
         .with_urgency(urgency(entry))
         .ensure(&entry.id, goods, entry.credentials.as_deref(), progress, stop)
         .await
-        .map_err(|error| (error.kind(), error.kind().reason(), chain(&error)))?;
+        .map_err(|error| {
+            let failed = Failed::new(error.kind(), error.kind().reason(), chain(&error));
+            Failed { shortage: error.shortage(), ..failed }
+        })?;
     let (cache, id) = (Arc::clone(&rooms.cache), entry.id.clone());
     let named = task::spawn_blocking(move || cache.named(&id)).await;
     let named = match named {
         Ok(Ok(named)) => named.unwrap_or_default(),
-        Ok(Err(error)) => return Err((error.kind(), "CacheUnreadable", chain(&error))),
-        Err(error) => return Err((ErrorKind::Local, "InternalError", error.to_string())),
+        Ok(Err(error)) => return Err(Failed::new(error.kind(), "CacheUnreadable", chain(&error))),
+        Err(error) => return Err(Failed::new(ErrorKind::Local, "InternalError", error.to_string())),
     };
     Ok(Warmed::Weights { named, revision: warm.revision, fetched: warm.fetched_bytes })
 }
@@ -210,21 +244,87 @@ async fn unpin(rooms: Rooms, pins: Vec<String>) -> Outcome {
     Outcome::Unpinned(rooms.puller.unpin(&pins).await.map_err(|error| chain(&error)))
 }
 
-async fn retire(rooms: Rooms, id: EntryId) -> Outcome {
-    let name = id.clone();
-    let result = match task::spawn_blocking(move || rooms.cache.retire(&name)).await {
+/// Runs `work` on the cache where it may block.
+async fn on_cache<T: Send + 'static>(
+    rooms: &Rooms,
+    work: impl FnOnce(&Cache) -> Result<T, CacheError> + Send + 'static,
+) -> Result<T, String> {
+    let cache = Arc::clone(&rooms.cache);
+    match task::spawn_blocking(move || work(&cache)).await {
         Ok(result) => result.map_err(|error| chain(&error)),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+async fn retire(rooms: Rooms, id: EntryId) -> Outcome {
+    let result = match unless_used(&rooms, &id).await {
+        Err(stays) => Err(stays),
+        Ok(()) => {
+            let name = id.clone();
+            match on_cache(&rooms, move |cache| cache.retire(&name)).await {
+                Ok(Retired::Gone) => Ok(()),
+                Ok(Retired::InUse(path)) => Err(Stays::InUse(open_by_somebody(&path))),
+                Ok(Retired::Foreign(dir)) => Err(Stays::Stuck(format!(
+                    "something in {} is not the cache's, so the directory stays; move it elsewhere",
+                    dir.display()
+                ))),
+                Err(problem) => Err(Stays::Stuck(problem)),
+            }
+        }
     };
     Outcome::Retired { id, result }
 }
 
-async fn scan(rooms: Rooms) -> Outcome {
-    let scanned = match task::spawn_blocking(move || rooms.cache.names()).await {
-        Ok(names) => names.map_err(|error| chain(&error)),
-        Err(error) => Err(error.to_string()),
+async fn drop_old(rooms: Rooms, id: EntryId) -> Outcome {
+    let result = match unless_used(&rooms, &id).await {
+        Err(stays) => Err(stays),
+        Ok(()) => {
+            let name = id.clone();
+            match on_cache(&rooms, move |cache| cache.drop_old(&name)).await {
+                Ok(None) => Ok(()),
+                Ok(Some(path)) => Err(Stays::InUse(open_by_somebody(&path))),
+                Err(problem) => Err(Stays::Stuck(problem)),
+            }
+        }
     };
-    Outcome::Scanned(scanned)
+    Outcome::DroppedOld(id, result)
+}
+
+fn open_by_somebody(path: &Path) -> String {
+    format!("a process has {} open or mapped", path.display())
+}
+
+/// What a container has mounted stays, whether it has a file open or not.
+async fn unless_used(rooms: &Rooms, id: &EntryId) -> Result<(), Stays> {
+    let declared = rooms.users.declared(&rooms.cache).await.map_err(Stays::Stuck)?;
+    declared.user_of(id).map_or(Ok(()), |user| Err(Stays::InUse(user)))
+}
+
+async fn find_room(rooms: Rooms, newcomer: EntryId, short: u64, candidates: Vec<EntryId>) -> Outcome {
+    let result = match rooms.users.declared(&rooms.cache).await {
+        Ok(declared) => {
+            on_cache(&rooms, move |cache| cache.sets_to_give_way(&candidates, short, &declared)).await
+        }
+        Err(problem) => Err(problem),
+    };
+    Outcome::RoomFound { newcomer, result }
+}
+
+async fn measure(rooms: Rooms) -> Outcome {
+    Outcome::Measured(on_cache(&rooms, Cache::room).await)
+}
+
+async fn shrink(rooms: Rooms, bytes: u64) -> Outcome {
+    Outcome::Shrunk(on_cache(&rooms, move |cache| cache.shrink(bytes)).await)
+}
+
+async fn scan(rooms: Rooms) -> Outcome {
+    let cache = Arc::clone(&rooms.cache);
+    match task::spawn_blocking(move || cache.names()).await {
+        Ok(Err(error @ CacheError::Moved { .. })) => Outcome::CacheMoved(chain(&error)),
+        Ok(names) => Outcome::Scanned(names.map_err(|error| chain(&error))),
+        Err(error) => Outcome::Scanned(Err(error.to_string())),
+    }
 }
 
 async fn remember(state: BootState, state_dir: PathBuf) -> Outcome {

@@ -1,21 +1,21 @@
 //! What the loop makes of outcomes: each changes what is remembered, and nothing is awaited.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::standing::standing;
-use super::step::{Outcome, Warmed};
+use super::step::{Outcome, Stays, Warmed};
 use super::task::Agent;
 use super::world::{Check, Failure, Stuck};
+use super::yielding::Lack;
 use crate::list::{Entry, Goods};
 use crate::node::Reason;
 use crate::rt::{Attempts, MetricKind, RetryPolicy};
 use crate::types::{EntryId, ErrorKind};
-use crate::weights::Named;
+use crate::weights::{Named, Shortage};
 
 /// How long a missing pin is left missing after it was last set: a pin that somebody else keeps taking off isn't
 /// fought over.
@@ -41,7 +41,9 @@ impl Agent {
     pub(super) fn learn(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Warmed { entry, warmed } => self.warmed(entry, warmed),
-            Outcome::Failed { entry, kind, code, message } => self.failed(entry, kind, code, message),
+            Outcome::Failed { entry, kind, code, message, shortage } => {
+                self.failed(entry, kind, code, message, shortage);
+            }
             Outcome::Unpinned(result) => {
                 self.world.unpinning = false;
                 self.world.stuck_pins = match result {
@@ -52,41 +54,56 @@ impl Agent {
                 };
             }
             Outcome::Retired { id, result } => self.retired(id, result),
+            Outcome::DroppedOld(id, result) => self.dropped_old(&id, result),
+            Outcome::RoomFound { newcomer, result } => self.room_found(&newcomer, result),
+            Outcome::Measured(result) => self.measured(result),
+            Outcome::Shrunk(result) => {
+                self.world.shrinking = false;
+                if let Err(problem) = result {
+                    tracing::error!("cannot give up what no entry needs: {problem}");
+                }
+            }
+            Outcome::CacheMoved(problem) => self.cache_moved(problem),
             Outcome::Scanned(result) => self.scanned(result),
             Outcome::Remembered(result) => self.memory.ended(result, Instant::now()),
         }
     }
 
-    fn retired(&mut self, id: EntryId, result: Result<Option<PathBuf>, String>) {
+    fn retired(&mut self, id: EntryId, result: Result<(), Stays>) {
         self.world.removing.remove(&id);
         self.outdate_scan();
-        // Where something of it stays, the next scan finds it again.
-        self.world.weights.iter_mut().for_each(|weights| drop(weights.remove(&id)));
-        let problem = match result {
-            Ok(None) => {
-                tracing::info!(entry = %id, "removed the names of weights that are no longer listed");
+        let stuck = match result {
+            Ok(()) => {
+                tracing::info!(entry = %id, "removed the names of weights that are no longer listed, or gave way");
+                self.world.weights.iter_mut().for_each(|weights| drop(weights.remove(&id)));
                 self.world.stuck.remove(&id);
                 return;
             }
-            Ok(Some(dir)) => format!(
-                "something in {} is not the cache's, so the directory stays; move it elsewhere",
-                dir.display()
-            ),
-            Err(problem) => problem,
+            // Nothing of it was touched. It is warm again, if it's listed.
+            Err(Stays::InUse(user)) => {
+                self.world.yielding.to.remove(&id);
+                used(self.world.stuck.remove(&id), format!("they are in use: {user}"))
+            }
+            Err(Stays::Stuck(problem)) => {
+                // Where something of it stays, the next scan finds it again.
+                self.world.weights.iter_mut().for_each(|weights| drop(weights.remove(&id)));
+                again(self.world.stuck.remove(&id), problem, "could not remove names of weights")
+            }
         };
-        let stuck = again(self.world.stuck.remove(&id), problem, "could not remove names of weights");
         self.world.stuck.insert(id, stuck);
     }
 
     fn warmed(&mut self, entry: Arc<Entry>, warmed: Warmed) {
-        if let (Warmed::Weights { named, .. }, Some(weights)) = (&warmed, &mut self.world.weights) {
+        if let (Warmed::Weights { named, .. }, Some(weights)) = (&warmed, &mut self.world.weights)
+            && self.world.cache_problem.is_none()
+        {
             weights.insert(entry.id.clone(), named.clone());
         }
         let stopping = self.world.jobs.get(&entry.id).is_some_and(|job| job.stopping);
         if !stopping && !standing(&self.world, &entry).satisfied {
             // Started again at once, it would be so again.
             let message = self.why_not_shown(&entry);
-            return self.failed(entry, ErrorKind::Local, "NotShown", message);
+            return self.failed(entry, ErrorKind::Local, "NotShown", message, None);
         }
         let now = Instant::now();
         let content = self.world.jobs.remove(&entry.id).and_then(|job| job.content);
@@ -132,7 +149,14 @@ impl Agent {
         }
     }
 
-    fn failed(&mut self, entry: Arc<Entry>, kind: ErrorKind, code: &'static str, message: String) {
+    fn failed(
+        &mut self,
+        entry: Arc<Entry>,
+        kind: ErrorKind,
+        code: &'static str,
+        message: String,
+        shortage: Option<Shortage>,
+    ) {
         let content = self.world.jobs.remove(&entry.id).and_then(|job| job.content);
         if kind == ErrorKind::Cancelled {
             return;
@@ -141,6 +165,7 @@ impl Agent {
         let policy = if self.world.settings.once { ONCE } else { RetryPolicy::ENTRY };
         let before = self.world.failures.remove(&entry.id);
         let same = before.filter(|failure| *failure.entry == *entry && failure.content == content);
+        let looked_at = same.as_ref().and_then(|failure| failure.lack.as_ref()?.looked_at);
         let mut attempts = same.map_or_else(|| Attempts::new(policy), |failure| failure.attempts);
         // What changed under a fetch is whole again at its next try.
         let kind = if kind == ErrorKind::Changed { ErrorKind::Transient } else { kind };
@@ -161,6 +186,7 @@ impl Agent {
             retry_at: wait_at_all.map(|wait| Instant::now() + wait),
             reason: Reason::new(code, message),
             for_good: wait.is_none(),
+            lack: shortage.map(|Shortage { needed, short, had }| Lack { needed, short, had, looked_at }),
         };
         self.world.failures.insert(entry.id.clone(), failure);
     }
@@ -185,6 +211,9 @@ impl Agent {
                         tracing::info!(entry = %id, problem, "weights in the cache are not warm");
                     }
                 }
+                if self.world.cache_problem.take().is_some() {
+                    tracing::info!("the cache's directory is back");
+                }
                 self.world.stuck.retain(|id, _| names.contains_key(id));
                 self.world.weights = Some(names);
             }
@@ -194,7 +223,7 @@ impl Agent {
         }
     }
 
-    fn outdate_scan(&mut self) {
+    pub(super) fn outdate_scan(&mut self) {
         if let Some(scan) = &mut self.scanning {
             scan.outdated = true;
         }
@@ -209,4 +238,16 @@ fn again(before: Option<Stuck>, problem: String, what: &str) -> Stuck {
     let mut attempts = before.map_or_else(|| Attempts::new(TAKE_AWAY), |before| before.attempts);
     let wait = attempts.failed_with(ErrorKind::Local, fastrand::f64()).unwrap_or(TAKE_AWAY.longest);
     Stuck { attempts, retry_at: Instant::now() + wait, problem }
+}
+
+/// How often it's looked whether somebody still uses what nobody lists.
+const STILL_USED: Duration = Duration::from_secs(30);
+
+/// What somebody uses stays until it's no longer used. Said only when it's news.
+fn used(before: Option<Stuck>, problem: String) -> Stuck {
+    if before.as_ref().is_none_or(|before| before.problem != problem) {
+        tracing::info!("names of weights stay: {problem}");
+    }
+    let attempts = Attempts::new(TAKE_AWAY);
+    Stuck { attempts, retry_at: Instant::now() + STILL_USED, problem }
 }

@@ -8,21 +8,25 @@ mod boot;
 mod choice;
 mod jobs;
 mod learn;
+mod learn_room;
 mod left_alone;
 mod memory;
 mod plan;
 mod pressure;
 mod ready;
 mod removals;
+mod shrink;
 mod slots;
 mod standing;
 mod step;
+mod superseded;
 mod task;
 #[cfg(test)]
 mod tests;
 mod vanishing;
 mod wake;
 mod world;
+mod yielding;
 
 pub use boot::{BootState, BootStateError};
 pub use jobs::Rooms;

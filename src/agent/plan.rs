@@ -17,8 +17,10 @@ use super::standing::{
     source, standing,
 };
 use super::step::Step;
+use super::superseded;
 use super::wake::Wake;
 use super::world::{Now, World};
+use super::yielding;
 use crate::list::{Entry, Goods, List, Listed, by_urgency};
 use crate::node::{EntryReport, EntryState, GoodsKind, ListReport, Reason, Report, labels};
 use crate::types::{EntryId, GpuPhase, ImageRef, Progress};
@@ -73,6 +75,10 @@ pub fn plan(world: &World, boot_id: &str, now: Now) -> Plan {
         && leaving.steps.is_empty()
         && !leaving.waiting;
     planner.steps.extend(leaving.steps);
+    planner.steps.extend(superseded::leaving(world, list, now.monotonic));
+    planner.steps.extend(yielding::search(world, list, now));
+    let own = [world.superseded.wake_at(now.monotonic), yielding::wake_at(world, now)];
+    own.into_iter().flatten().for_each(|at| planner.wake.at(at));
     leaving.retry_at.into_iter().for_each(|at| planner.wake.at(at));
     if world.ready_by.is_none()
         && let Some(left) = max_wait_left(world, now).filter(|left| !left.is_zero())
@@ -147,6 +153,11 @@ impl Planner<'_> {
                 self.wake.at_wall(at);
             }
             if let Some(reason) = Pressure::reason(&entry.id, self.world) {
+                let report = self.report(entry, EntryState::Pending, Some(reason));
+                placed.push(Placed { report, ended: true });
+                continue;
+            }
+            if let Some(reason) = self.world.yielding.reason(&entry.id) {
                 let report = self.report(entry, EntryState::Pending, Some(reason));
                 placed.push(Placed { report, ended: true });
                 continue;
@@ -233,7 +244,8 @@ impl Planner<'_> {
             }
             Some(hold) => {
                 placed.report.state = hold.state;
-                placed.report.reason = Some(hold.reason.clone());
+                placed.report.reason =
+                    Some(yielding::with_what_stays(self.world, entry, hold.reason.clone()));
                 placed.ended = hold.for_good;
             }
             None if free.take(kind(&entry.goods), entry.required) => {
@@ -308,12 +320,19 @@ impl Planner<'_> {
                     && listed.goods == entry.goods
                     && listed.credentials == entry.credentials
                     && !matches!(choice(self.world, listed, self.now), Choice::Skipped(_))
+                    && !is_without_a_place(self.world, listed)
             })
         };
         let jobs = self.world.jobs.iter();
         let unwanted = jobs.filter(|(id, job)| !job.stopping && !is_wanted(id, &job.entry));
         self.steps.extend(unwanted.map(|(id, _)| Step::Cancel(id.clone())));
     }
+}
+
+/// It gives way to another, or the cache itself is gone.
+fn is_without_a_place(world: &World, entry: &Entry) -> bool {
+    let is_weights = matches!(entry.goods, Goods::Weights(_));
+    is_weights && (world.cache_problem.is_some() || world.yielding.to.contains_key(&entry.id))
 }
 
 /// Broken entries that never were valid come last; equals stay in the document's order.

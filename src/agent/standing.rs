@@ -183,6 +183,15 @@ pub(super) fn entry_hold(world: &World, list: &List, entry: &Entry, now: Now) ->
         }
         (Goods::Image(_), None, _) => Reason::new("Starting", "containerd has not been asked yet"),
         (Goods::Weights(_), _, None) => Reason::new("Starting", "the cache has not been read yet"),
+        (Goods::Weights(_), _, Some(_)) if world.cache_problem.is_some() => {
+            Reason::new("CacheMoved", world.cache_problem.clone().unwrap_or_default())
+        }
+        (Goods::Weights(_), _, Some(_)) if world.superseded.is_leaving(&entry.id) => {
+            Reason::new("Removing", "the names of its older revisions are being removed")
+        }
+        (Goods::Weights(_), _, Some(_)) if broken_may_be_labelled(world, entry) => {
+            Reason::new("LabelPending", "the API server has not confirmed that its label is gone")
+        }
         (Goods::Weights(_), _, Some(_)) if older_may_be_labelled(world, entry) => Reason::new(
             "LabelPending",
             "the API server has not confirmed the label of the revision before it",
@@ -198,9 +207,19 @@ pub(super) fn failed_before<'w>(world: &'w World, list: &List, entry: &Entry) ->
     (*failure.entry == *entry && failure.content == list.content).then_some(failure)
 }
 
+/// Whether the node's label may still stand for weights that turned out not to be as they should: mending them takes
+/// away what it stands for.
+fn broken_may_be_labelled(world: &World, entry: &Entry) -> bool {
+    let named = world.weights.as_ref().and_then(|weights| weights.get(&entry.id));
+    let is_broken = named.is_some_and(|named| named.current.is_none() && named.problem.is_some());
+    let applied = world.applied.as_ref().filter(|_| is_broken && world.has_settled);
+    applied
+        .is_some_and(|applied| applied.values(&goods_label(GoodsKind::Weights, &entry.id)).next().is_some())
+}
+
 /// Whether the node's label may still name a revision of these weights that isn't the current one. The cache keeps
 /// the one before the current; switched once more, it would take away what that label stands for.
-fn older_may_be_labelled(world: &World, entry: &Entry) -> bool {
+pub(super) fn older_may_be_labelled(world: &World, entry: &Entry) -> bool {
     let named = world.weights.as_ref().and_then(|weights| weights.get(&entry.id));
     let older = named.map(|named| named.other.as_slice()).unwrap_or_default();
     let key = goods_label(GoodsKind::Weights, &entry.id);

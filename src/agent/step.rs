@@ -1,12 +1,11 @@
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::boot::BootState;
 use crate::list::Entry;
 use crate::node::Reason;
 use crate::types::{EntryId, ErrorKind, Progress, Revision};
-use crate::weights::Named;
+use crate::weights::{Freed, GiveWay, Named, Room, Shortage};
 
 /// What the planner asks for. Each is carried out by a job of its own and answered by one [`Outcome`].
 #[derive(Debug, Clone)]
@@ -26,6 +25,21 @@ pub enum Step {
     Unpin(Vec<String>),
     /// Remove the names of weights that aren't listed any more. Their label is gone already.
     Retire(EntryId),
+    /// Remove the names of an entry's revisions that aren't the current one.
+    DropOld(EntryId),
+    /// Look which of these sets of weights would have to give way, so that there is room for a more urgent one.
+    FindRoom {
+        /// For whom.
+        newcomer: EntryId,
+        /// Bytes that must come back.
+        short: u64,
+        /// Who may give way, the least urgent first.
+        candidates: Vec<EntryId>,
+    },
+    /// Measure how much room the cache has.
+    Measure,
+    /// Give up so many bytes that no entry needs.
+    Shrink(u64),
     /// Read again what the cache holds.
     Rescan,
     /// Keep this over a restart of the agent.
@@ -52,6 +66,8 @@ pub enum Outcome {
         code: &'static str,
         /// The whole chain of causes.
         message: String,
+        /// The room that was missing, if that is what was wrong.
+        shortage: Option<Shortage>,
     },
     /// Pins were taken off, or it failed; the next sweep tells.
     Unpinned(Result<(), String>),
@@ -59,13 +75,37 @@ pub enum Outcome {
     Retired {
         /// Whose.
         id: EntryId,
-        /// The directory that stays because something foreign is in it, if one does; or the whole chain of causes.
-        result: Result<Option<PathBuf>, String>,
+        /// Whether anything of it stays.
+        result: Result<(), Stays>,
     },
+    /// Older revisions were removed, or are in use, or it failed.
+    DroppedOld(EntryId, Result<(), Stays>),
+    /// Who would have to give way, or the whole chain of causes.
+    RoomFound {
+        /// For whom.
+        newcomer: EntryId,
+        /// Who gives way, and who can't.
+        result: Result<GiveWay, String>,
+    },
+    /// How much room the cache has.
+    Measured(Result<Room, String>),
+    /// What was given up.
+    Shrunk(Result<Freed, String>),
+    /// The cache's directory isn't the one that was opened.
+    CacheMoved(String),
     /// What the cache holds.
     Scanned(Result<BTreeMap<EntryId, Named>, String>),
     /// The state was kept, or it failed.
     Remembered(Result<BootState, String>),
+}
+
+/// Why names stay that nobody lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stays {
+    /// Somebody uses them: who.
+    InUse(String),
+    /// They can't be removed: why, and what to do.
+    Stuck(String),
 }
 
 /// What an ensure found or made.

@@ -15,9 +15,10 @@ use super::memory::Memory;
 use super::plan::{Plan, plan};
 use super::pressure;
 use super::ready::{gate_is_open, ready_by};
+use super::shrink::shrink;
 use super::step::{Outcome, Step};
-use super::vanishing;
-use super::world::{Job, Now, Said, Settings, World};
+use super::world::{Failure, Job, Now, Said, Settings, World};
+use super::{superseded, vanishing, yielding};
 use crate::image::Images;
 use crate::list::{Goods, List, Listed, NodeFacts};
 use crate::node::{Applied, ReadyBy, Report, labels};
@@ -26,6 +27,9 @@ use crate::types::{EntryId, GpuPhase, GpuState, ImageRef};
 
 /// How often the cache's names are read again: somebody may have removed a file under us.
 const RESCAN: Duration = Duration::from_secs(60);
+
+/// How often the cache's room is measured while somebody waits for some.
+const MEASURE: Duration = Duration::from_secs(10);
 
 /// How often the loop shows that it's alive, also when nothing happens.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -62,6 +66,8 @@ pub struct Agent {
     pub(super) metrics: Arc<Metrics>,
     pub(super) rescan_at: Instant,
     pub(super) scanning: Option<Scan>,
+    measure_at: Instant,
+    pub(super) measuring: bool,
 }
 
 /// A read of the cache under way. What it finds is out of date if a name changed meanwhile.
@@ -108,6 +114,8 @@ impl Agent {
             metrics,
             rescan_at: Instant::now(),
             scanning: None,
+            measure_at: Instant::now(),
+            measuring: false,
         }
     }
 
@@ -212,8 +220,11 @@ impl Agent {
             self.rescan_at = now.monotonic + RESCAN;
             self.jobs.start(Step::Rescan);
         }
+        let measure_at = self.measure(now.monotonic);
         vanishing::take_notice(&mut self.world, now.monotonic, fastrand::f64());
         pressure::take_notice(&mut self.world, now);
+        yielding::take_notice(&mut self.world, now);
+        superseded::take_notice(&mut self.world, now.monotonic);
         let mut planned = plan(&self.world, &self.memory.kept().boot_id, now);
         if self.world.ready_by.is_none() {
             self.world.ready_by = ready_by(&self.world, &planned.report, now);
@@ -243,9 +254,29 @@ impl Agent {
         // A read or a write that is under way ends by an event of its own, however late.
         let rescan_at = self.scanning.is_none().then_some(self.rescan_at);
         let retry_at = self.memory.retry_at(now.monotonic);
-        let moments = [wake_at, rescan_at, held_until, retry_at, self.world.pressure.wake_at()];
+        let moments = [wake_at, rescan_at, measure_at, held_until, retry_at, self.world.pressure.wake_at()];
         let next = moments.into_iter().flatten().fold(now.monotonic + HEARTBEAT, Instant::min);
         next.max(now.monotonic + SHORTEST_SLEEP)
+    }
+
+    /// Has the room measured when somebody waits for some, and given up what the kubelet needs. Says when to look again.
+    fn measure(&mut self, now: Instant) -> Option<Instant> {
+        let lacks = |failure: &Failure| failure.lack.is_some();
+        if !self.world.settings.on_kubelets_disk && !self.world.failures.values().any(lacks) {
+            return None;
+        }
+        if let Some(bytes) = shrink(&self.world) {
+            self.start(Step::Shrink(bytes));
+        }
+        if self.measuring {
+            return None;
+        }
+        if now >= self.measure_at {
+            self.measure_at = now + MEASURE;
+            self.start(Step::Measure);
+            return None;
+        }
+        Some(self.measure_at)
     }
 
     fn say(&mut self, report: Report) {
@@ -276,6 +307,15 @@ impl Agent {
             }
             Step::Unpin(_) => self.world.unpinning = true,
             Step::Retire(id) => drop(self.world.removing.insert(id.clone())),
+            Step::DropOld(id) => self.world.superseded.begin(id),
+            Step::FindRoom { newcomer, .. } => {
+                self.world.yielding.looking = true;
+                let failure = self.world.failures.get_mut(newcomer);
+                let lack = failure.and_then(|failure| failure.lack.as_mut());
+                lack.into_iter().for_each(|lack| lack.looked_at = Some(Instant::now()));
+            }
+            Step::Measure => self.measuring = true,
+            Step::Shrink(_) => self.world.shrinking = true,
             Step::Rescan | Step::Remember(_) => {}
         }
     }

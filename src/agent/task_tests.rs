@@ -1,14 +1,14 @@
 //! The loop's own part: what it makes of outcomes, and when it turns.
 
 use super::*;
-use crate::agent::step::Warmed;
+use crate::agent::step::{Stays, Warmed};
 use crate::containerd::Containerd;
 use crate::fetch::{Engine, Limits};
 use crate::image::{self, Presence, PullSettings, Puller};
 use crate::list::{Entry, ImageGoods, NodeFacts, WeightsGoods};
 use crate::source::{SourceConfig, Sources};
 use crate::types::{Digest, Globs, GpuPhase, GpuReason, Revision};
-use crate::weights::{Cache, Named, RootFsPolicy, Warmer};
+use crate::weights::{Cache, Named, RootFsPolicy, Users, Warmer};
 use std::collections::BTreeMap;
 
 /// An agent with an empty cache and without containerd, and the list's end of the wire.
@@ -55,6 +55,7 @@ fn bed(entries: Vec<Entry>) -> Bed {
     let (images_handle, _, _) = image::spawn(containerd.clone(), watch_images, CancellationToken::new());
     let sources = Sources::new(SourceConfig::default()).unwrap();
     let engine = Engine::new(Limits::default());
+    let users = Users::new(containerd.clone(), "/".into());
     let rooms = Rooms {
         puller: Puller::new(
             containerd,
@@ -66,6 +67,7 @@ fn bed(entries: Vec<Entry>) -> Bed {
         .unwrap(),
         warmer: Warmer::new(Arc::clone(&cache), engine, sources, false),
         cache,
+        users,
     };
     let entries = entries.into_iter().map(|entry| Listed::Good(Arc::new(entry))).collect();
     let list = List { entries, content: Some(Digest::of(b"list")), ..List::empty() };
@@ -224,7 +226,7 @@ async fn names_that_cannot_be_removed_are_tried_again_later_and_later() {
         bed.agent.apply(Event::Ended(scanned()));
         bed.agent.act();
         assert!(bed.agent.world.removing.contains(&id));
-        let stays = Ok(Some("/cache/weights/gone".into()));
+        let stays = Err(Stays::Stuck("something in /cache/weights/gone stays".to_owned()));
         bed.agent.apply(Event::Ended(Outcome::Retired { id: id.clone(), result: stays }));
         let stuck = &bed.agent.world.stuck[&id];
         assert!(stuck.problem.contains("/cache/weights/gone"), "{stuck:?}");

@@ -6,13 +6,15 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::pressure::Pressure;
+use super::superseded::Superseded;
 use super::vanishing::Vanishing;
+use super::yielding::{Lack, Yielding};
 use crate::image::{GcThreshold, Images};
 use crate::list::{Entry, Goods, List, Listed, NodeFacts};
 use crate::node::{Applied, ReadyBy, Reason};
 use crate::rt::{Attempts, uptime};
 use crate::types::{Digest, EntryId, GpuPhase, GpuState, ImageRef, Progress};
-use crate::weights::Named;
+use crate::weights::{Named, Room};
 
 /// What a closed gate holds back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -55,6 +57,8 @@ pub struct Settings {
     pub hopeless_retry: Duration,
     /// From where on the kubelet removes images.
     pub gc_threshold: GcThreshold,
+    /// The cache is on a disk that the kubelet watches.
+    pub on_kubelets_disk: bool,
     /// How long after the gate's opening `stoker.dev/ready` no longer waits for required entries; `None` is for ever.
     pub max_wait: Option<Duration>,
     /// Over how long a fleet that sees a new list in one moment spreads its first requests.
@@ -76,6 +80,7 @@ impl Settings {
             recheck: Duration::from_secs(600),
             hopeless_retry: Duration::from_secs(900),
             gc_threshold: GcThreshold::DEFAULT,
+            on_kubelets_disk: false,
             max_wait: None,
             start_spread: Duration::ZERO,
         }
@@ -120,6 +125,16 @@ pub struct World {
     pub vanishing: BTreeMap<EntryId, Vanishing>,
     /// Images that give way on a disk that is nearly full.
     pub pressure: Pressure,
+    /// Sets of weights that give way to others.
+    pub yielding: Yielding,
+    /// Revisions of weights that newer ones have replaced.
+    pub superseded: Superseded,
+    /// How much room the cache has, as last measured.
+    pub room: Option<Room>,
+    /// Unneeded bytes are being given up for the kubelet's sake.
+    pub shrinking: bool,
+    /// Why nothing in the cache counts: its disk is gone, or hidden.
+    pub cache_problem: Option<String>,
     /// Names that could not be removed.
     pub stuck: BTreeMap<EntryId, Stuck>,
     /// Pins that could not be taken off.
@@ -164,6 +179,8 @@ pub struct Failure {
     pub reason: Reason,
     /// Time doesn't mend it, or the tries are used up.
     pub for_good: bool,
+    /// The room that it lacks, if that is what went wrong.
+    pub lack: Option<Lack>,
 }
 
 /// A successful look at an entry's source.
@@ -242,6 +259,11 @@ impl World {
             failures: BTreeMap::new(),
             vanishing: BTreeMap::new(),
             pressure: Pressure::default(),
+            yielding: Yielding::default(),
+            superseded: Superseded::default(),
+            room: None,
+            shrinking: false,
+            cache_problem: None,
             stuck: BTreeMap::new(),
             stuck_pins: None,
             left_to_containerd: BTreeMap::new(),

@@ -5,8 +5,8 @@ use clap::Args;
 
 use super::check::AllowArgs;
 use super::flags::{
-    CacheFlags, ClusterFlags, ContainerdFlags, GateFlags, ImageFlags, ListFlags, NodeFlags, SocketFlags,
-    SourceFlags,
+    CacheFlags, CapacityFlags, ClusterFlags, ContainerdFlags, GateFlags, ImageFlags, ListFlags, NodeFlags,
+    SocketFlags, SourceFlags,
 };
 use crate::cluster::ConfigMapRef;
 
@@ -32,6 +32,9 @@ pub struct AgentArgs {
     #[allow(missing_docs, reason = "a flattened group; a doc comment would become help text")]
     #[command(flatten)]
     pub cache: CacheFlags,
+    #[allow(missing_docs, reason = "a flattened group; a doc comment would become help text")]
+    #[command(flatten)]
+    pub capacity: CapacityFlags,
     #[allow(missing_docs, reason = "a flattened group; a doc comment would become help text")]
     #[command(flatten)]
     pub node: NodeFlags,

@@ -1,19 +1,19 @@
-use std::io::{self, Write};
-use std::path::Path;
+use std::io::{self, Write as _};
 
 use clap::{Args, Subcommand};
 
 use super::Exit;
 use super::flags::CacheFlags;
-use super::format::size;
-use super::table::{Cell, Table};
-use super::terminal::{Look, Paint};
 use crate::types::EntryId;
-use crate::weights::{Named, names_at};
+use crate::weights::names_at;
 
-/// Look into the cache of weights
+mod gc;
+mod ls;
+mod verify;
+
+/// Look into the cache of weights, and after it
 ///
-/// It only reads, so it needs no agent and disturbs none.
+/// `ls`, `path` and `verify` only read: they need no agent, and disturb none that is at work.
 #[derive(Debug, Clone, Args)]
 pub(super) struct CacheArgs {
     #[command(flatten)]
@@ -25,9 +25,9 @@ pub(super) struct CacheArgs {
 
 #[derive(Debug, Clone, Subcommand)]
 enum CacheCommand {
-    /// List the weights that are warm
+    /// List the weights that are warm, and what no entry needs any more
     Ls {
-        /// As JSON, one object with an array `weights`
+        /// As JSON, one object with the arrays `weights` and `unneeded`
         #[arg(long)]
         json: bool,
     },
@@ -36,59 +36,42 @@ enum CacheCommand {
         /// The entry's id
         id: EntryId,
     },
+    /// Read weights again and compare them with their digests; exit code 1 if some are corrupt
+    Verify {
+        /// Only what these entries show; everything if none is given
+        ids: Vec<EntryId>,
+
+        /// Mark what is corrupt, so that a running agent takes its label away and fetches it again within a minute
+        #[arg(long)]
+        mend: bool,
+    },
+    /// Remove what no entry needs, while no agent runs
+    ///
+    /// A running agent does so by itself when it needs room.
+    Gc,
 }
 
 /// Runs it.
 pub(super) fn run(args: &CacheArgs) -> anyhow::Result<Exit> {
     let root = &args.cache.cache_dir;
-    let names = names_at(root)?;
     let mut out = io::stdout().lock();
     match &args.command {
-        CacheCommand::Ls { json: true } => ls_json(&names, root, &mut out)?,
-        CacheCommand::Ls { json: false } => ls(&names, &mut out)?,
-        CacheCommand::Path { id } => match names.get(id).and_then(|named| named.current.as_ref()) {
-            Some(_) => writeln!(out, "{}", root.join("weights").join(id.as_str()).join("current").display())?,
-            None => {
-                let known: Vec<&str> = names.keys().map(EntryId::as_str).collect();
-                let known = if known.is_empty() { "nothing".to_owned() } else { known.join(", ") };
-                eprintln!(
-                    "stoker: no weights {id:?} are warm in {} (warm: {known}); see `stoker status` for why",
-                    root.display()
-                );
-                return Ok(Exit::No);
+        CacheCommand::Ls { json } => ls::ls(root, *json, &mut out),
+        CacheCommand::Verify { ids, mend } => verify::verify(root, ids, *mend, &mut out),
+        CacheCommand::Gc => gc::gc(root, &mut out),
+        CacheCommand::Path { id } => {
+            let names = names_at(root)?;
+            if names.get(id).is_some_and(|named| named.current.is_some()) {
+                writeln!(out, "{}", root.join("weights").join(id.as_str()).join("current").display())?;
+                return Ok(Exit::Done);
             }
-        },
+            let known: Vec<&str> = names.keys().map(EntryId::as_str).collect();
+            let known = if known.is_empty() { "nothing".to_owned() } else { known.join(", ") };
+            eprintln!(
+                "stoker: no weights {id:?} are warm in {} (warm: {known}); see `stoker status` for why",
+                root.display()
+            );
+            Ok(Exit::No)
+        }
     }
-    Ok(Exit::Done)
-}
-
-type Names = std::collections::BTreeMap<EntryId, Named>;
-
-fn ls(names: &Names, out: &mut impl Write) -> io::Result<()> {
-    let mut table = Table::new(["ID", "REVISION", "SIZE", "CHECKED", "SOURCE"]);
-    for (id, named) in names {
-        let Some(current) = &named.current else { continue };
-        let checked = if current.verified { "verified" } else { "recorded" };
-        let cells = [id.as_str(), &current.revision.short(), &size(current.bytes), checked, &current.source];
-        table.row(cells.map(|text| Cell::new(text, Paint::Plain)));
-    }
-    out.write_all(table.render(Look::of(&io::stdout())).as_bytes())
-}
-
-fn ls_json(names: &Names, root: &Path, out: &mut impl Write) -> io::Result<()> {
-    let weights: Vec<_> = names
-        .iter()
-        .filter_map(|(id, named)| {
-            let current = named.current.as_ref()?;
-            Some(serde_json::json!({
-                "id": id,
-                "revision": current.revision.hex(),
-                "bytes": current.bytes,
-                "verified": current.verified,
-                "source": current.source,
-                "path": root.join("weights").join(id.as_str()).join("current"),
-            }))
-        })
-        .collect();
-    writeln!(out, "{}", serde_json::json!({ "weights": weights }))
 }

@@ -172,6 +172,30 @@ pub struct CacheFlags {
     pub cache_dir: PathBuf,
 }
 
+/// How large the cache may get, and how it's looked after.
+#[derive(Debug, Clone, Args)]
+pub struct CapacityFlags {
+    // On a disk of its own the cache may have all of it but the reserve: 5 %, and 1 GiB at least.
+    /// Bytes that the cache may hold, such as 500G or 2Ti; as many as the disk takes if not given
+    #[arg(long, env = "STOKER_CACHE_MAX", value_name = "BYTES", value_parser = bytes)]
+    pub cache_max: Option<u64>,
+
+    // An entry that left the list by a slip is back within a minute, or wasn't a slip.
+    /// Seconds that bytes stay after an entry last needed them, whatever needs their room
+    #[arg(long, env = "STOKER_CACHE_GRACE", default_value = "60", value_name = "SECONDS", value_parser = seconds_or_none)]
+    pub cache_grace: Duration,
+
+    // About one hundredth of what an NVMe disk reads and a fiftieth of a core, and 2.7 TiB a day.
+    /// MiB a second at which the cache is read again, to find what the disk has forgotten; 0 for never
+    #[arg(long, env = "STOKER_SCRUB_RATE", default_value_t = 32, value_name = "MIB")]
+    pub scrub_rate: u32,
+
+    // Often enough to find a failing disk while the other copies are still there.
+    /// Days from one such round to the next
+    #[arg(long, env = "STOKER_SCRUB_DAYS", default_value = "7", value_name = "DAYS", value_parser = days)]
+    pub scrub_days: Duration,
+}
+
 /// Where the agent listens.
 #[derive(Debug, Clone, Args)]
 pub struct SocketFlags {
@@ -378,6 +402,35 @@ fn seconds_or_none(text: &str) -> Result<Duration, String> {
     if text.parse() == Ok(0.0) { Ok(Duration::ZERO) } else { seconds(text) }
 }
 
+/// A number of bytes, with the suffixes that Kubernetes has for quantities.
+fn bytes(text: &str) -> Result<u64, String> {
+    const SUFFIXES: [(&str, u64); 8] = [
+        ("Ki", 1 << 10),
+        ("Mi", 1 << 20),
+        ("Gi", 1 << 30),
+        ("Ti", 1 << 40),
+        ("k", 1000),
+        ("M", 1_000_000),
+        ("G", 1_000_000_000),
+        ("T", 1_000_000_000_000),
+    ];
+    let suffixed = SUFFIXES.iter().find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, *unit)));
+    let (number, unit) = suffixed.unwrap_or((text, 1));
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| {
+        "write a whole number of bytes, if you like with k, M, G, T, Ki, Mi, Gi or Ti".to_owned()
+    })
+}
+
+/// Days, with fractions.
+fn days(text: &str) -> Result<Duration, String> {
+    text.parse::<f64>()
+        .ok()
+        .filter(|days| *days > 0.0 && *days <= 3650.0)
+        .map(|days| Duration::from_secs_f64(days * 86_400.0))
+        .ok_or_else(|| "write a number of days, more than 0".to_owned())
+}
+
 /// Seconds, with fractions; more than none and at most a day.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     text.parse::<f64>()
@@ -390,6 +443,19 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_written_as_kubernetes_writes_them() {
+        assert_eq!(
+            ["1", "2k", "3Ki", "500G", "2Ti"].map(|text| bytes(text).unwrap()),
+            [1, 2000, 3072, 500_000_000_000, 2 << 40]
+        );
+        for text in ["", "0", "-1", "1.5G", "G", "1KB", "99999999999T"] {
+            assert!(bytes(text).is_err_and(|error| error.contains("Gi")), "{text}");
+        }
+        assert_eq!(days("0.5").unwrap(), Duration::from_secs(43_200));
+        assert!(days("0").is_err() && days("a week").is_err());
+    }
 
     #[test]
     fn a_taint_is_a_key_of_nobody_elses() {

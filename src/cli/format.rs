@@ -18,6 +18,11 @@ pub(super) fn sizes(done: u64, between: &str, total: u64) -> String {
     format!("{}{between}{} {unit}", number(done), number(total))
 }
 
+/// So many files.
+pub(super) fn files(number: usize) -> String {
+    format!("{number} file{}", if number == 1 { "" } else { "s" })
+}
+
 /// How much of it is done, rounded down: 100 means all of it. 0 while `total` is.
 pub(super) fn percent(done: u64, total: u64) -> u64 {
     let hundredths = u128::from(done) * 100;

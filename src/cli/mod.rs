@@ -34,8 +34,8 @@ pub use client::{Client, ClientError, DEFAULT_SOCKET};
 pub use document::Status;
 pub use exit::Exit;
 pub use flags::{
-    CacheFlags, ClusterFlags, ContainerdFlags, GateFlags, HttpAddress, ListFlags, NodeFlags, SocketFlags,
-    SourceFlags,
+    CacheFlags, CapacityFlags, ClusterFlags, ContainerdFlags, GateFlags, HttpAddress, ListFlags, NodeFlags,
+    SocketFlags, SourceFlags,
 };
 pub use progress::{Job, ProgressDisplay};
 pub use status::{StatusArgs, StatusError};

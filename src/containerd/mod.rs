@@ -8,6 +8,7 @@
 mod blobs;
 mod client;
 mod config_file;
+mod containers;
 mod content;
 mod content_write;
 mod cri;
@@ -26,6 +27,7 @@ mod version;
 
 pub use blobs::{BlobInfo, BlobReader};
 pub use client::Containerd;
+pub use containers::ContainerMounts;
 pub use content_write::BlobWriter;
 pub use cri::CriImage;
 pub use daemon::{Daemon, RegistrySetup, Verifiers};

@@ -48,7 +48,8 @@ impl GcThreshold {
     }
 
     /// What no pull of ours may bring the disk to: it would make pins give way.
-    pub(super) fn pulls_end(self) -> u8 {
+    #[must_use]
+    pub fn pulls_end(self) -> u8 {
         self.below(2).unwrap_or(100)
     }
 

@@ -17,6 +17,22 @@ pub(super) fn looks_right(stat: &Stat, size: u64) -> bool {
     same_size && is_our_file(stat) && ops::mode_of(stat) == layout::BLOB
 }
 
+/// Whether its bytes were found to be wrong.
+pub(super) fn is_suspect(stat: &Stat) -> bool {
+    is_our_file(stat) && ops::mode_of(stat) == layout::SUSPECT
+}
+
+/// Remembers that a blob's bytes are wrong. Its names stay, and what they show is no longer warm.
+pub(super) fn suspect(root: &Dir, digest: Digest) -> Result<(), OpError> {
+    let (fan, name) = layout::blob(digest);
+    let Some(dir) = root.find(fan)? else { return Ok(()) };
+    let Some(file) = dir.open_file(&name)? else { return Ok(()) };
+    let path = &dir.path().join(&name);
+    let failed = |doing| move |cause| OpError::new(doing, path, cause);
+    ops::set_mode(&file, layout::SUSPECT).map_err(failed("set the mode of"))?;
+    ops::sync(&file).map_err(failed("fsync"))
+}
+
 fn is_our_file(stat: &Stat) -> bool {
     ops::is_file(stat) && ops::is_ours(stat)
 }

@@ -6,10 +6,12 @@ use std::time::SystemTime;
 
 use tokio_util::sync::CancellationToken;
 
-use super::claims::{Admission, Claims, Refused, Reserve, Turn};
+use super::capacity::Capacity;
+use super::claims::{Admission, Claims, Reserve, Turn};
 use super::data_file::Keeper;
 use super::error::{CacheError, OpError, WeightsError};
 use super::found::Found;
+use super::holds::{Held, Holds};
 use super::incoming::{Arrival, Incoming};
 use super::journal::Origin;
 use super::layout::{self, PartialKey};
@@ -20,18 +22,25 @@ use super::names::{self, Named};
 use super::ops::{self, Dir};
 use super::root_fs::RootFsPolicy;
 use super::spot::Spot;
-use super::{blob, partials, tree};
+use super::tree::{self, Retired};
+use super::{blob, partials, stock};
 use crate::types::{Digest, EntryId};
 
 /// The weights on this node's disk, held by the one process that may write them. All calls block on the file system;
 /// from async code they belong on a blocking thread.
 #[derive(Debug)]
 pub struct Cache {
-    root: Dir,
-    staging: Dir,
+    pub(super) root: Dir,
+    pub(super) staging: Dir,
+    pub(super) capacity: Capacity,
+    pub(super) holds: Arc<Holds>,
     claims: Arc<Claims>,
     /// Held while names change, so that two changes never meet half-way. Never held over bytes.
     names: Mutex<()>,
+    /// Held while room is made, so that two who need some don't give up twice as much.
+    evicting: Mutex<()>,
+    /// Held while the scrub has a blob open, and while it's asked whether anybody has.
+    reading: Mutex<()>,
     staged: AtomicU64,
     _lock: Lock,
 }
@@ -44,6 +53,18 @@ impl Cache {
     /// When another process has it, when it lies on the root file system and `policy` won't have that, when parts of
     /// it belong to somebody else, or when the file system fails.
     pub fn open(root: &Path, policy: &RootFsPolicy) -> Result<Arc<Self>, CacheError> {
+        Self::open_with(root, policy, Capacity::default())
+    }
+
+    /// The same, for one that may get so large.
+    ///
+    /// # Errors
+    /// As with [`open`](Self::open).
+    pub fn open_with(
+        root: &Path,
+        policy: &RootFsPolicy,
+        capacity: Capacity,
+    ) -> Result<Arc<Self>, CacheError> {
         std::fs::create_dir_all(root).map_err(|cause| OpError::new("make the directory", root, cause))?;
         let root = Dir::open_root(root)?;
         policy.check(&root)?;
@@ -58,8 +79,12 @@ impl Cache {
         let cache = Self {
             root,
             staging,
+            capacity,
+            holds: Arc::default(),
             claims: Arc::default(),
             names: Mutex::new(()),
+            evicting: Mutex::new(()),
+            reading: Mutex::new(()),
             staged: AtomicU64::new(0),
             _lock: lock,
         };
@@ -81,6 +106,7 @@ impl Cache {
     /// # Errors
     /// When the file system fails; something wrong with one entry is that entry's [`Named::problem`].
     pub fn names(&self) -> Result<BTreeMap<EntryId, Named>, CacheError> {
+        self.check_place()?;
         let mut names = names::scan(&self.root)?;
         for owner in partials::owners(&self.root.open(layout::PARTIAL)?)? {
             // Whoever takes leave of the entry must hear of them.
@@ -90,33 +116,42 @@ impl Cache {
     }
 
     /// Takes away what an entry shows to pods: `current` first, then every revision; and what was fetched for it of
-    /// files that aren't finished. The bytes and the manifests of finished ones stay, so that listing it again costs
-    /// no transfer of them. Whether a container still uses them is the caller's to know,
+    /// files that aren't finished. The bytes and the manifests of finished ones stay, so that listing it again costs no
+    /// transfer of them. What a process has open or mapped stays as it is, and all of
+    /// the entry with it. Whether a container still uses it is the caller's to know ([`Declared`](super::Declared)),
     /// and that the entry's job has ended or been dropped: one still at work would show it again.
-    ///
-    /// Says which directory stays, if one does: something is in it that the cache didn't put there.
     ///
     /// # Errors
     /// When the file system fails; calling it again goes on where it stopped.
-    pub fn retire(&self, id: &EntryId) -> Result<Option<PathBuf>, CacheError> {
+    pub fn retire(&self, id: &EntryId) -> Result<Retired, CacheError> {
         self.forget_partials(id, &BTreeSet::new())?;
         self.found(id)?.forget()?;
         let _changing = self.change_names();
-        let gone = tree::hide(&self.root, &self.staging, &self.staged_name(), id)?;
-        Ok((!gone).then(|| self.root.path().join(layout::entry(id))))
+        let _unread = self.reading();
+        // Before the first name goes.
+        if let Some(path) = tree::first_in_use(&self.root, id)? {
+            return Ok(Retired::InUse(path));
+        }
+        let retired = tree::hide(&self.root, &self.staging, &self.staged_name(), id)?;
+        Ok(match retired {
+            Retired::Foreign(_) => Retired::Foreign(self.root.path().join(layout::entry(id))),
+            retired => retired,
+        })
     }
 
     /// Takes away every revision of an entry that `current` doesn't mean. Without this call the one before the
     /// current stays until the next switch or [`retire`](Self::retire): a pod may still be reading it by its name.
+    /// Says which file somebody has open or mapped, if one is: then its revision stays.
     ///
     /// # Errors
     /// When the file system fails.
-    pub fn drop_old(&self, id: &EntryId) -> Result<(), CacheError> {
+    pub fn drop_old(&self, id: &EntryId) -> Result<Option<PathBuf>, CacheError> {
         let _changing = self.change_names();
-        let Some(entry) = self.root.find(layout::entry(id))? else { return Ok(()) };
+        let _unread = self.reading();
+        let Some(entry) = self.root.find(layout::entry(id))? else { return Ok(None) };
         let current = entry.read_link(layout::CURRENT)?;
         let keep = |name: &str| current.as_deref().is_some_and(|current| current == name);
-        Ok(tree::remove_trees(&entry, &self.staging, &self.staged_name(), keep)?)
+        Ok(tree::remove_trees(&self.root, &entry, &self.staging, &self.staged_name(), id, keep)?)
     }
 
     /// Trees without a `current` are of a first revision that was about to be shown, or of an entry that was about
@@ -126,11 +161,16 @@ impl Cache {
             let removed =
                 self.root.open(layout::entry(&id)).and_then(|entry| match entry.stat(layout::CURRENT)? {
                     None => tree::hide(&self.root, &self.staging, &self.staged_name(), &id),
-                    Some(_) => Ok(true),
+                    Some(_) => Ok(Retired::Gone),
                 });
             match removed {
-                Ok(true) => {}
-                Ok(false) => tracing::warn!(%id, "its directory holds something foreign, and stays"),
+                Ok(Retired::Gone) => {}
+                Ok(Retired::Foreign(_)) => {
+                    tracing::warn!(%id, "its directory holds something foreign, and stays");
+                }
+                Ok(Retired::InUse(path)) => {
+                    tracing::warn!(%id, path = %path.display(), "an unfinished revision is in use, and stays");
+                }
                 Err(error) => {
                     tracing::warn!(%id, error = crate::rt::chain(&error), "an unfinished revision stays");
                 }
@@ -139,13 +179,22 @@ impl Cache {
         Ok(())
     }
 
-    fn change_names(&self) -> MutexGuard<'_, ()> {
-        // It guards no data; what a panic left half-done is the disk's, and the disk is always looked at.
+    // The three guard no data; what a panic left half-done is the disk's, and the disk is always looked at.
+
+    pub(super) fn change_names(&self) -> MutexGuard<'_, ()> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn evicting(&self) -> MutexGuard<'_, ()> {
+        self.evicting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn reading(&self) -> MutexGuard<'_, ()> {
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A name in staging that is nobody else's.
-    fn staged_name(&self) -> String {
+    pub(super) fn staged_name(&self) -> String {
         self.staged.fetch_add(1, Relaxed).to_string()
     }
 
@@ -204,8 +253,50 @@ impl Cache {
         Ok(Found::new(self.root.open(layout::PARTIAL)?, layout::found(id)))
     }
 
+    /// Bytes that jobs are still to write.
+    pub(super) fn claimed(&self) -> u64 {
+        self.claims.outstanding()
+    }
+
+    /// Whether the cache's directory is still the one that was opened: a disk that is unmounted, or mounted over it,
+    /// leaves us with a directory that no pod sees.
+    ///
+    /// # Errors
+    /// [`CacheError::Moved`] if it isn't.
+    fn check_place(&self) -> Result<(), CacheError> {
+        let is_same = |there: Dir| -> Result<bool, OpError> {
+            let (there_is, was) = (there.own_stat()?, self.root.own_stat()?);
+            Ok((there_is.st_dev, there_is.st_ino) == (was.st_dev, was.st_ino))
+        };
+        match Dir::open_root(self.root.path()).and_then(is_same) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(CacheError::Moved { root: self.root.path().to_owned() }),
+            Err(error) if error.is_not_found() => {
+                Err(CacheError::Moved { root: self.root.path().to_owned() })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Counts on these blobs, there or not, until the result is dropped: none of them is given up.
+    pub(super) fn hold(&self, digests: impl IntoIterator<Item = Digest>) -> Arc<Held> {
+        let held = self.holds.begin();
+        digests.into_iter().for_each(|digest| held.add(digest));
+        held
+    }
+
+    /// What of these files has no room on the disk yet.
+    pub(super) fn lacking(&self, wanted: &[(PartialKey, u64)]) -> Result<Vec<(PartialKey, u64)>, OpError> {
+        let partials = self.root.open(layout::PARTIAL)?;
+        let lacks = |(key, size): &(PartialKey, u64)| {
+            Ok((key.clone(), size.saturating_sub(partials::allocated(&partials, key)?)))
+        };
+        wanted.iter().map(lacks).collect()
+    }
+
     /// Room for the files that are still to be fetched. What is left of them from earlier has its room already; what
-    /// is left of files that no job wants now gives way, the oldest first, if that is enough.
+    /// is left of files that no job wants now gives way, the oldest first, if that is enough. Then
+    /// what no entry needs is given up.
     pub(super) fn admit(
         &self,
         wanted: &[(PartialKey, u64)],
@@ -213,23 +304,30 @@ impl Cache {
     ) -> Result<Arc<Admission>, WeightsError> {
         let wanted_keys: BTreeSet<&PartialKey> = wanted.iter().map(|(key, _)| key).collect();
         let partials = self.root.open(layout::PARTIAL)?;
-        let lacks = |(key, size): &(PartialKey, u64)| {
-            Ok((key.clone(), size.saturating_sub(partials::allocated(&partials, key)?)))
-        };
-        let wanted = wanted.iter().map(lacks).collect::<Result<Vec<_>, OpError>>()?;
+        let wanted = self.lacking(wanted)?;
         loop {
-            let (available, total) = self.root.space()?;
-            let reserve = reserve.of(total);
-            let refused = match self.claims.admit(&wanted, available, reserve) {
+            let stock = stock::take_stock(&self.root)?;
+            let space = self.space(reserve, &stock)?;
+            let refused = match self.claims.admit(&wanted, space.available, space.reserve) {
                 Ok(admission) => return Ok(admission),
                 Err(refused) => refused,
             };
-            let lacking = refused.needed.saturating_sub(refused.available.saturating_sub(reserve));
-            if !self.give_way(&partials, &wanted_keys, lacking)? {
-                let root = self.root.path().to_owned();
-                let Refused { needed, available } = refused;
-                return Err(WeightsError::NoSpace { root, needed, available, reserve });
+            let short = refused.needed.saturating_sub(refused.available.saturating_sub(space.reserve));
+            if self.give_way(&partials, &wanted_keys, short)? {
+                continue;
             }
+            let freed = self.make_room(short)?;
+            if freed.bytes == 0 {
+                return Err(WeightsError::NoSpace {
+                    root: self.root.path().to_owned(),
+                    needed: refused.needed,
+                    available: refused.available,
+                    reserve: space.reserve,
+                    max: self.capacity.max,
+                    freed,
+                });
+            }
+            self.await_space(space.available, freed.bytes)?;
         }
     }
 

@@ -128,6 +128,11 @@ impl Claims {
         Some(Turn { _turn: turn.ok()?, admission, key: key.clone() })
     }
 
+    /// Bytes that jobs have been let in for, and that the file system doesn't count yet.
+    pub(super) fn outstanding(&self) -> u64 {
+        self.files().values().map(|claim| claim.outstanding).fold(0, u64::saturating_add)
+    }
+
     /// Its bytes are counted by the file system from now on.
     pub(super) fn allocated(&self, key: &PartialKey) {
         if let Some(claim) = self.files().get_mut(key) {

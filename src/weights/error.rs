@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use super::evict::Freed;
 use crate::fetch::FetchError;
 use crate::source::SourceError;
 use crate::types::{Digest, ErrorKind, RelPath};
@@ -79,6 +80,12 @@ pub enum CacheError {
     OnRootFs { root: PathBuf },
     #[error("{} can't be part of a cache: {problem}", path.display())]
     Unsafe { path: PathBuf, problem: &'static str },
+    #[error(
+        "{} is no longer the directory that the cache was opened in: its disk was unmounted, or another one was mounted \
+         over it; bring the disk back, or restart the agent to use what is there now",
+        root.display()
+    )]
+    Moved { root: PathBuf },
     #[error("there is no cache at {}; name it with --cache-dir", root.display())]
     Absent { root: PathBuf },
     #[error("the manifest {} can't be written as JSON", path.display())]
@@ -95,7 +102,9 @@ impl CacheError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Op(error) => error.kind(),
-            Self::Locked { .. } | Self::Absent { .. } | Self::Manifest { .. } => ErrorKind::Local,
+            Self::Locked { .. } | Self::Absent { .. } | Self::Moved { .. } | Self::Manifest { .. } => {
+                ErrorKind::Local
+            }
             Self::OnRootFs { .. } | Self::Unsafe { .. } => ErrorKind::Invalid,
         }
     }
@@ -142,12 +151,20 @@ pub enum WeightsError {
     Unverified { path: RelPath },
     #[error("{problem}")]
     Invalid { problem: String },
+    #[error("{}", no_space(root, *needed, *available, *reserve, *max, freed))]
+    NoSpace { root: PathBuf, needed: u64, available: u64, reserve: u64, max: Option<u64>, freed: Freed },
     #[error(
-        "{needed} more bytes are needed in {}, where {available} are free and {reserve} stay free; retire something \
-         or give the cache a larger disk",
+        "the disk of {} filled up while {needed} bytes were still to be written there, and has {available} left; it goes \
+         on when there is room (free some, or give the cache a larger disk or quota)",
         root.display()
     )]
-    NoSpace { root: PathBuf, needed: u64, available: u64, reserve: u64 },
+    FilledUp {
+        root: PathBuf,
+        needed: u64,
+        available: u64,
+        #[source]
+        cause: Box<WeightsError>,
+    },
     #[error(transparent)]
     Cache(#[from] CacheError),
     #[error("stopped before it was done")]
@@ -167,12 +184,65 @@ impl WeightsError {
             Self::Fetch { cause, .. } => cause.kind(),
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::Unverified { .. } | Self::Invalid { .. } => ErrorKind::Invalid,
-            Self::NoSpace { .. } => ErrorKind::NoSpace,
+            Self::NoSpace { .. } | Self::FilledUp { .. } => ErrorKind::NoSpace,
             Self::Cache(error) => error.kind(),
             Self::Stopped => ErrorKind::Cancelled,
             Self::Worker(_) | Self::Busy { .. } => ErrorKind::Local,
         }
     }
+}
+
+/// How much room an entry lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shortage {
+    /// Bytes that it has to write.
+    pub needed: u64,
+    /// Bytes that others would have to give up for it, beyond what no entry needs.
+    pub short: u64,
+    /// Bytes that there were for it.
+    pub had: u64,
+}
+
+impl WeightsError {
+    /// How much room was missing, if that is what was wrong.
+    #[must_use]
+    pub fn shortage(&self) -> Option<Shortage> {
+        match self {
+            Self::NoSpace { needed, available, reserve, freed, .. } => {
+                let free = available.saturating_sub(*reserve);
+                let coming = freed.left.saturating_add(freed.young);
+                let short = needed.saturating_sub(free).saturating_sub(coming);
+                Some(Shortage { needed: *needed, short, had: free.saturating_add(freed.left) })
+            }
+            Self::FilledUp { needed, available, .. } => {
+                let short = needed.saturating_sub(*available);
+                Some(Shortage { needed: *needed, short, had: *available })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn no_space(
+    root: &Path,
+    needed: u64,
+    available: u64,
+    reserve: u64,
+    max: Option<u64>,
+    freed: &Freed,
+) -> String {
+    let max = max.map(|max| format!(", of {max} that the cache may hold (--cache-max)")).unwrap_or_default();
+    let of_nobody = |bytes: u64, why: &str| match bytes {
+        0 => String::new(),
+        bytes => format!("; {bytes} bytes that no entry needs {why}"),
+    };
+    let in_use = of_nobody(freed.in_use, "stay because a process has them open or mapped");
+    let young = of_nobody(freed.young, "were needed a moment ago and go soon");
+    format!(
+        "{needed} more bytes are needed in {}, where {available} are free{max} and {reserve} stay free{in_use}{young}; \
+         retire something or give the cache a larger disk",
+        root.display()
+    )
 }
 
 impl From<OpError> for WeightsError {

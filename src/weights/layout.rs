@@ -8,6 +8,7 @@
 //!   v1/partial/<64 hex>/data          a file that is being fetched
 //!   v1/partial/<64 hex>/journal       which of its ranges are on the disk; without one, it's swept when it's opened
 //!   v1/partial/<id>.found             digests that no source publishes, of files whose set isn't whole yet
+//!   v1/scrub.json                     how far the re-reading of all blobs has come
 //!   v1/staging/<n>                    trees, manifests and links on their way in or out; swept when it's opened
 //!   weights/<id>/<12 hex>/…           one revision: hard links to blobs, in directories of 0755
 //!   weights/<id>/current              relative link to `<12 hex>`, switched by rename
@@ -15,18 +16,23 @@
 //!
 //! Pods see `weights/` only, and nothing is ever written there in place: trees and links arrive by rename.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use crate::types::{Digest, EntryId, RelPath, Revision};
 
 pub(super) const V1: &str = "v1";
 pub(super) const LOCK: &str = "lock";
+/// In [`V1`].
+pub(super) const SCRUB: &str = "scrub.json";
 pub(super) const ALL_BLOBS: &str = "v1/blobs";
 pub(super) const BLOBS: &str = "v1/blobs/sha256";
 pub(super) const REVISIONS: &str = "v1/revisions";
 pub(super) const PARTIAL: &str = "v1/partial";
 pub(super) const STAGING: &str = "v1/staging";
 pub(super) const WEIGHTS: &str = "weights";
+/// The same bytes as other clients look for them.
+pub(super) const HUB: &str = "hub";
 pub(super) const CURRENT: &str = "current";
 /// The file's name in a partial's directory.
 pub(super) const DATA: &str = "data";
@@ -41,12 +47,20 @@ pub(super) const PUBLIC_DIR: u32 = 0o755;
 pub(super) const PRIVATE_DIR: u32 = 0o700;
 /// Mode of a blob: everyone reads, nobody writes.
 pub(super) const BLOB: u32 = 0o444;
+/// Mode of a blob whose bytes were found to be wrong: it doesn't look right any more, also after a restart. Who reads it
+/// still can; it's put aside when its label is gone.
+pub(super) const SUSPECT: u32 = 0o1444;
 
 /// The directory that a blob's name is in, and the name.
 pub(super) fn blob(digest: Digest) -> (PathBuf, String) {
     let name = digest.hex();
     let fan = name.get(..2).unwrap_or("00").to_owned();
     (Path::new(BLOBS).join(fan), name)
+}
+
+/// The digest that the file `name` in the directory `fan` of [`BLOBS`] is named after.
+pub(super) fn digest_of_blob(fan: &OsStr, name: &str) -> Option<Digest> {
+    (is_lower_hex(name, 64) && fan.to_str() == name.get(..2)).then(|| name.parse().ok()).flatten()
 }
 
 /// A manifest's name in [`REVISIONS`].
@@ -117,6 +131,11 @@ mod tests {
         let (dir, name) = blob(digest);
         assert_eq!(dir, Path::new("v1/blobs/sha256").join(&digest.hex()[..2]));
         assert_eq!(name, digest.hex());
+        let of = |fan: &str, name: &str| digest_of_blob(OsStr::new(fan), name);
+        assert_eq!(of(&name[..2], &name), Some(digest));
+        for (fan, name) in [("zz", &*name), (&name[..2], &name[..63]), (&name[..2], &name.to_uppercase())] {
+            assert_eq!(of(fan, name), None, "{fan}/{name}");
+        }
     }
 
     #[test]

@@ -7,12 +7,19 @@
 
 mod blob;
 mod cache;
+mod capacity;
 mod claims;
 mod data_file;
+mod declared;
 mod did;
 mod error;
+mod evict;
 mod found;
+mod give_way;
+mod holds;
+mod in_use;
 mod incoming;
+mod inventory;
 mod journal;
 mod layout;
 mod lock;
@@ -23,21 +30,34 @@ mod ops;
 mod partials;
 mod plan;
 mod pull;
+mod reading;
 mod resume;
 mod root_fs;
+mod scrub;
 mod spot;
+mod stock;
+mod syscalls;
 mod transfer;
 mod tree;
+mod users;
 mod warm;
 
 #[cfg(test)]
 mod tests;
 
 pub use cache::Cache;
+pub use capacity::{Capacity, Room};
 pub use claims::Reserve;
-pub use error::{CacheError, OpError, WeightsError};
+pub use declared::Declared;
+pub use error::{CacheError, OpError, Shortage, WeightsError};
+pub use evict::Freed;
+pub use give_way::GiveWay;
+pub use inventory::{BlobUse, Inventory, Shown, Unneeded, blobs_at, inventory_at, mark_corrupt, verify_blob};
 pub use journal::{Journal, framed};
 pub use names::{Current, Named, names_at};
 pub use pull::{Pulled, Puller};
-pub use root_fs::RootFsPolicy;
+pub use root_fs::{RootFsPolicy, shares_disk};
+pub use scrub::{ScrubSettings, scrub};
+pub use tree::Retired;
+pub use users::Users;
 pub use warm::{WarmWeights, Warmer};

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::error::CacheError;
@@ -42,11 +42,15 @@ pub struct Current {
 /// # Errors
 /// When there is no cache, or the file system fails.
 pub fn names_at(root: &Path) -> Result<BTreeMap<EntryId, Named>, CacheError> {
-    let absent = || CacheError::Absent { root: root.to_owned() };
+    scan(&open_to_look(root)?)
+}
+
+/// The root of a cache that is there, without holding it.
+pub(super) fn open_to_look(root: &Path) -> Result<Dir, CacheError> {
     if !root.join(layout::V1).is_dir() {
-        return Err(absent());
+        return Err(CacheError::Absent { root: root.to_owned() });
     }
-    scan(&Dir::open_root(root)?)
+    Ok(Dir::open_root(root)?)
 }
 
 pub(super) fn scan(root: &Dir) -> Result<BTreeMap<EntryId, Named>, CacheError> {
@@ -77,6 +81,17 @@ pub(super) fn ids(root: &Dir) -> Result<Vec<EntryId>, CacheError> {
         }
     }
     Ok(ids)
+}
+
+/// The names of all trees that some entry shows, whichever.
+pub(super) fn trees(root: &Dir) -> Result<BTreeSet<String>, CacheError> {
+    let mut trees = BTreeSet::new();
+    for id in ids(root)? {
+        let names = root.open(layout::entry(&id))?.list()?;
+        let names = names.into_iter().filter_map(|name| name.into_string().ok());
+        trees.extend(names.filter(|name| layout::is_tree_name(name)));
+    }
+    Ok(trees)
 }
 
 pub(super) fn of_entry(root: &Dir, id: &EntryId) -> Result<Option<Named>, CacheError> {

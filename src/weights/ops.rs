@@ -178,6 +178,12 @@ impl Dir {
         self.open_with("open", name, flags, 0).ok()
     }
 
+    /// For reading past the page cache; `None` where the file system won't, or there is nothing by that name.
+    pub(super) fn open_direct_to_read(&self, name: &str) -> Option<File> {
+        let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        self.open_with("open", name, flags, 0).ok()
+    }
+
     /// For reading; `None` where there is nothing by that name.
     pub(super) fn open_file(&self, name: &str) -> Result<Option<File>> {
         // NONBLOCK: opening a planted FIFO must not hang.
@@ -450,6 +456,21 @@ pub(super) fn write_some_at(file: &File, bytes: &[u8], offset: u64) -> io::Resul
             }
         }
     }
+}
+
+/// Reads some bytes at `offset`, and says how many; 0 is the file's end.
+pub(super) fn read_some_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+    loop {
+        match file.read_at(bytes, offset) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
+/// What an open file is.
+pub(super) fn stat_of(file: &File) -> io::Result<Stat> {
+    Ok(fs::fstat(file)?)
 }
 
 /// How a file's memory and offsets must be aligned for direct I/O, in bytes, or `None` where it can't be had

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::blob;
 use super::data_file::Keeper;
 use super::error::{OpError, WeightsError};
+use super::evict::Freed;
 use super::found::Found;
 use super::incoming::{Arrival, Incoming};
 use super::layout;
@@ -112,7 +113,8 @@ impl Puller {
         let ((available, _), needed) = (dir.space()?, bytes.saturating_sub(allocated));
         if needed > available {
             let root = dir.path().to_owned();
-            return Err(WeightsError::NoSpace { root, needed, available, reserve: 0 });
+            let freed = Freed::default();
+            return Err(WeightsError::NoSpace { root, needed, available, reserve: 0, max: None, freed });
         }
         progress.set_total(progress.done().saturating_add(bytes));
         let known = wanted.iter().filter_map(|file| Some((file.path.clone(), file.known?)));

@@ -29,6 +29,15 @@ impl RootFsPolicy {
     }
 }
 
+/// Whether the cache's directory, which need not be there yet, is on the file system of one of these places.
+#[must_use]
+pub fn shares_disk(cache: &Path, places: &[PathBuf]) -> bool {
+    let Some(there) = cache.ancestors().find_map(|dir| Dir::open_root(dir).ok()) else { return false };
+    let device = |dir: &Dir| dir.own_stat().ok().map(|stat| stat.st_dev);
+    let others = places.iter().filter_map(|place| Dir::open_root(place).ok());
+    others.into_iter().any(|other| device(&other) == device(&there) || one_btrfs(&other, &there))
+}
+
 fn one_btrfs(a: &Dir, b: &Dir) -> bool {
     let (Some(a), Some(b)) = (a.mount_id(), b.mount_id()) else { return false };
     let Ok(mounts) = std::fs::read_to_string(Path::new("/proc/self/mountinfo")) else { return false };

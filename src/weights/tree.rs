@@ -5,10 +5,12 @@
 //! `current`, each durable before the next begins.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use super::blob;
 use super::error::{CacheError, OpError};
+use super::in_use;
 use super::layout;
 use super::manifest::Content;
 use super::ops::{self, Dir};
@@ -44,6 +46,9 @@ pub(super) fn problem(root: &Dir, entry: &Dir, name: &str, files: &Files) -> Res
         let Some(content) = wanted.and_then(|path| files.get(&path)) else {
             return Ok(Some(format!("{path} doesn't belong there")));
         };
+        if blob::is_suspect(&found.stat) {
+            return Ok(Some(format!("{path} no longer has the bytes that its digest promises")));
+        }
         if !blob::looks_right(&found.stat, content.size) {
             return Ok(Some(format!("{path} has a wrong length, owner or mode")));
         }
@@ -95,8 +100,10 @@ pub(super) fn show(
     entry.sync()?;
     // The tree before this one stays: a pod may be reading it by name. Those before that one go.
     let keep = |tree: &str| tree == name || before.as_deref().is_some_and(|before| before == tree);
-    if let Err(error) = remove_trees(&entry, staging, staged, keep) {
-        tracing::warn!(%id, error = crate::rt::chain(&error), "an old revision stays");
+    match remove_trees(root, &entry, staging, staged, id, keep) {
+        Ok(None) => {}
+        Ok(Some(path)) => tracing::info!(%id, path = %path.display(), "an old revision is in use, and stays"),
+        Err(error) => tracing::warn!(%id, error = crate::rt::chain(&error), "an old revision stays"),
     }
     Ok(())
 }
@@ -128,34 +135,93 @@ fn sync_all_directories(tree: &Dir) -> Result<(), OpError> {
     tree.sync()
 }
 
-/// Takes away the trees of an entry that `keep` doesn't name. Each vanishes at once, into staging.
+/// Takes away the trees of an entry that `keep` doesn't name. Each vanishes at once, into staging. Gives a file that
+/// somebody has open, if there is one: then its tree stays, or is back again after a moment, if it was opened just then.
 pub(super) fn remove_trees(
+    root: &Dir,
     entry: &Dir,
     staging: &Dir,
     staged: &str,
+    id: &EntryId,
     keep: impl Fn(&str) -> bool,
-) -> Result<(), OpError> {
-    for name in entry.list()? {
-        let Some(name) = name.to_str().filter(|name| layout::is_tree_name(name) && !keep(name)) else {
+) -> Result<Option<PathBuf>, OpError> {
+    let names = entry.list()?;
+    let trees = names.iter().filter_map(|name| name.to_str()).filter(|name| layout::is_tree_name(name));
+    let (kept, leaving): (Vec<&str>, Vec<&str>) = trees.partition(|name| keep(name));
+    let mut others = || inodes_of_others(root, entry, id, &kept);
+    let mut used = None;
+    for name in leaving {
+        if let Some(path) = in_use::first_below(&entry.open(name)?, &mut others)? {
+            used.get_or_insert(path);
             continue;
-        };
+        }
         staging.rename_from(entry, name, staged)?;
+        // From here on nobody finds it any more; who found it before has it open, or has it mounted.
+        if let Some(path) = in_use::first_below(&staging.open(staged)?, &mut others)? {
+            entry.rename_from(staging, staged, name)?;
+            used.get_or_insert(path);
+            continue;
+        }
         entry.sync()?;
         staging.remove_tree(staged)?;
     }
-    Ok(())
+    Ok(used)
 }
 
-/// Takes away all that an entry shows: `current` first, so that nobody finds half a tree by it. False when its
-/// directory stays, because it holds something that the cache didn't put there.
-pub(super) fn hide(root: &Dir, staging: &Dir, staged: &str, id: &EntryId) -> Result<bool, OpError> {
-    let Some(entry) = root.find(layout::entry(id))? else { return Ok(true) };
+/// Files that are also shown elsewhere: whoever has one open may have come to it there.
+fn inodes_of_others(root: &Dir, entry: &Dir, id: &EntryId, kept: &[&str]) -> Result<BTreeSet<u64>, OpError> {
+    let mut inodes = in_use::inodes_of_others(root, id)?;
+    for name in kept {
+        let files = entry.open(name)?.walk()?;
+        inodes.extend(files.iter().filter(|found| ops::is_file(&found.stat)).map(|found| found.stat.st_ino));
+    }
+    Ok(inodes)
+}
+
+/// What became of an entry's names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Retired {
+    /// They are gone.
+    Gone,
+    /// They are gone, but this directory stays: something is in it that the cache didn't put there.
+    Foreign(PathBuf),
+    /// They stay: somebody has this file open or mapped.
+    InUse(PathBuf),
+}
+
+/// A file of the entry that somebody has open or mapped, if there is one.
+pub(super) fn first_in_use(root: &Dir, id: &EntryId) -> Result<Option<PathBuf>, OpError> {
+    let Some(entry) = root.find(layout::entry(id))? else { return Ok(None) };
+    let mut others = || in_use::inodes_of_others(root, id);
+    let names = entry.list()?;
+    for name in names.iter().filter_map(|name| name.to_str()).filter(|name| layout::is_tree_name(name)) {
+        if let Some(path) = in_use::first_below(&entry.open(name)?, &mut others)? {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+/// Takes away all that an entry shows: `current` first, so that nobody finds half a tree by it. What turns out to be in
+/// use meanwhile is shown again.
+pub(super) fn hide(root: &Dir, staging: &Dir, staged: &str, id: &EntryId) -> Result<Retired, OpError> {
+    let Some(entry) = root.find(layout::entry(id))? else { return Ok(Retired::Gone) };
+    let current = entry.read_link(layout::CURRENT)?;
     if entry.unlink(layout::CURRENT)? {
         entry.sync()?;
     }
-    remove_trees(&entry, staging, staged, |_| false)?;
+    if let Some(path) = remove_trees(root, &entry, staging, staged, id, |_| false)? {
+        // It was opened just now. What it belongs to is shown again, if that is what was shown.
+        let current = current.as_deref().and_then(OsStr::to_str);
+        if let Some(name) = current.filter(|name| matches!(entry.stat(name), Ok(Some(_)))) {
+            staging.symlink(name, staged)?;
+            entry.rename_from(staging, staged, layout::CURRENT)?;
+            entry.sync()?;
+        }
+        return Ok(Retired::InUse(path));
+    }
     let weights = root.open(layout::WEIGHTS)?;
     let gone = weights.remove_dir(id.as_str())? || weights.stat(id.as_str())?.is_none();
     weights.sync()?;
-    Ok(gone)
+    Ok(if gone { Retired::Gone } else { Retired::Foreign(entry.path().to_owned()) })
 }

@@ -8,13 +8,14 @@ use super::cache::Cache;
 use super::claims::{Admission, Reserve};
 use super::error::WeightsError;
 use super::found::Found;
+use super::holds::Held;
 use super::marks::Pace;
 use super::plan::{self, Wanted};
 use super::transfer::{self, Fetched, Transfer, blocking};
 use crate::fetch::{Engine, Urgency};
 use crate::list::WeightsGoods;
 use crate::source::{RemoteFile, Sources};
-use crate::types::{Digest, EntryId, Progress, RelPath, Revision};
+use crate::types::{Digest, EntryId, ErrorKind, Progress, RelPath, Revision};
 
 /// Files of one entry that are fetched at once. The engine decides how many ranges travel; this only has to keep it
 /// busy where files are small.
@@ -141,7 +142,9 @@ impl Warmer {
             }
         }
 
-        let (digests, fetched_bytes) = self.gather(id, &wanted, &found, progress, stop).await?;
+        // Nothing of it is given up for another entry before it's shown.
+        let held = self.cache.hold(wanted.iter().filter_map(|file| file.known));
+        let (digests, fetched_bytes) = self.gather(id, &wanted, (&found, &held), progress, stop).await?;
         let contents = plan::contents(&wanted, &digests);
         let revision =
             Revision::of_weights(contents.iter().map(|(path, file)| (path, file.size, file.sha256)));
@@ -149,8 +152,11 @@ impl Warmer {
         let request = plan::request(goods, &wanted, Timestamp::now());
         let (cache, of, gone) = (self.cache.clone(), id.clone(), stop.child_token());
         let _gone_when_dropped = gone.clone().drop_guard();
+        let keeping = Arc::clone(&held);
         let show = move || {
-            cache.show(&of, contents, request, &gone)?;
+            let shown = cache.show(&of, contents, request, &gone);
+            drop(keeping);
+            shown?;
             Ok::<_, WeightsError>(found.forget()?)
         };
         blocking(show).await??;
@@ -162,7 +168,7 @@ impl Warmer {
         &self,
         id: &EntryId,
         wanted: &[Wanted],
-        found: &Arc<Found>,
+        (found, held): (&Arc<Found>, &Arc<Held>),
         progress: &Progress,
         stop: &CancellationToken,
     ) -> Result<(BTreeMap<RelPath, Digest>, u64), WeightsError> {
@@ -180,10 +186,16 @@ impl Warmer {
         let transfer = Transfer { engine: &self.engine, progress, stop: &stop };
         let mut jobs = Vec::with_capacity(missing.len());
         for file in &missing {
-            jobs.push(self.fetch_in_turn(id, file, found, &admission, transfer));
+            jobs.push(self.fetch_in_turn(id, file, (found, held), &admission, transfer));
         }
         let mut fetched_bytes = 0;
-        for (path, digest, fetched) in transfer::all(jobs, FILES_AT_ONCE, &stop).await? {
+        let fetched = match transfer::all(jobs, FILES_AT_ONCE, &stop).await {
+            Err(error) if error.kind() == ErrorKind::NoSpace => {
+                return Err(self.filled_up(&missing, error).await?);
+            }
+            fetched => fetched?,
+        };
+        for (path, digest, fetched) in fetched {
             digests.insert(path, digest);
             fetched_bytes += fetched;
         }
@@ -195,7 +207,7 @@ impl Warmer {
         &self,
         id: &EntryId,
         file: &Wanted,
-        found: &Arc<Found>,
+        (found, held): (&Arc<Found>, &Arc<Held>),
         admission: &Arc<Admission>,
         transfer: Transfer<'_>,
     ) -> Result<(RelPath, Digest, u64), WeightsError> {
@@ -207,6 +219,7 @@ impl Warmer {
         let size = file.size;
         // Another job may have brought it since this one looked.
         if let Some(digest) = turn.found().or(file.known) {
+            held.add(digest);
             let cache = self.cache.clone();
             if blocking(move || cache.has_blob(digest, size)).await?? {
                 transfer.progress.add(size);
@@ -218,8 +231,10 @@ impl Warmer {
         let place = Arc::new(move || cache.open_partial(of.clone(), origin.clone(), size, pace, &stop));
         let Fetched { incoming, digest, bytes } = transfer.fetch(file, place).await?;
         let (cache, key) = (self.cache.clone(), turn.key().clone());
+        let held = held.clone();
         let note = file.is_to_be_found().then(|| Arc::clone(found));
         let adopt = move || {
+            held.add(digest);
             // Before the bytes have another name, by which nobody would find them.
             note.map_or(Ok(()), |note| note.note(&key, digest, size > pace.least))?;
             cache.adopt(incoming, digest, size)
@@ -227,6 +242,23 @@ impl Warmer {
         blocking(adopt).await??;
         turn.has_found(digest);
         Ok((file.path.clone(), digest, bytes))
+    }
+
+    /// Says how much room is missing, after the disk turned out smaller than it was when the job was let in.
+    async fn filled_up(
+        &self,
+        missing_then: &[Wanted],
+        cause: WeightsError,
+    ) -> Result<WeightsError, WeightsError> {
+        let (cache, wanted) = (self.cache.clone(), missing_then.to_vec());
+        let still = blocking(move || missing(&cache, wanted)).await??;
+        let still: Vec<_> = still.into_iter().map(|file| (file.key, file.size)).collect();
+        let cache = self.cache.clone();
+        let still = blocking(move || cache.lacking(&still)).await??;
+        let needed = still.iter().map(|(_, bytes)| *bytes).fold(0, u64::saturating_add);
+        let available = self.cache.disk_space()?;
+        let root = self.cache.path().to_owned();
+        Ok(WeightsError::FilledUp { root, needed, available, cause: Box::new(cause) })
     }
 }
 

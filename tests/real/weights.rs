@@ -1,9 +1,12 @@
 //! Weights from servers that fail, change and refuse: what ends in the cache is right, or isn't there.
 
 mod cache;
+mod capacity;
 mod clouds;
 mod faults;
 mod files;
+mod in_use;
+mod looked_after;
 mod manners;
 mod refusals;
 mod resume;

@@ -23,6 +23,7 @@ mod pressure;
 mod races;
 mod ready;
 mod requested;
+mod room;
 mod starting;
 mod unknown;
 mod vanishing;
@@ -156,6 +157,13 @@ fn steps(plan: &Plan) -> Vec<String> {
             format!("unpin {}", pins.join(" "))
         }
         Step::Retire(id) => format!("retire {id}"),
+        Step::DropOld(id) => format!("drop old {id}"),
+        Step::FindRoom { newcomer, short, candidates } => {
+            let from: Vec<&str> = candidates.iter().map(EntryId::as_str).collect();
+            format!("find {short} for {newcomer} from {}", from.join(" "))
+        }
+        Step::Measure => "measure".to_owned(),
+        Step::Shrink(bytes) => format!("shrink {bytes}"),
         Step::Rescan => "rescan".to_owned(),
         Step::Remember(_) => "remember".to_owned(),
     };

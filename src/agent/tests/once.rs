@@ -16,6 +16,7 @@ fn failed(of: &Entry, retry_at: Option<Instant>) -> Failure {
         retry_at,
         reason: Reason::new("ContainerdUnavailable", "no such socket"),
         for_good: retry_at.is_none(),
+        lack: None,
     }
 }
 

@@ -146,6 +146,7 @@ async fn a_failure_waits_for_its_time_and_holds_nobody_else() {
         retry_at: Some(Instant::now() + Duration::from_secs(9)),
         reason: Reason::new("NotFound", "no such bucket"),
         for_good: false,
+        lack: None,
     };
     world.failures = [(id("bad"), failure.clone())].into();
     let plan = planned(&world);
@@ -205,6 +206,7 @@ async fn what_failed_for_good_is_an_end() {
         retry_at: None,
         reason: Reason::new("NotFound", "no such bucket"),
         for_good: true,
+        lack: None,
     };
     world.failures = [(id("bad"), failure)].into();
     assert!(planned(&world).report.done);

@@ -10,7 +10,7 @@ use futures::{FutureExt as _, StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::super::{
-    Cache, CacheError, Current, Named, Reserve, RootFsPolicy, WarmWeights, Warmer, WeightsError,
+    Cache, CacheError, Capacity, Current, Named, Reserve, RootFsPolicy, WarmWeights, Warmer, WeightsError,
 };
 use crate::fetch::{Engine, Limits};
 use crate::list::WeightsGoods;
@@ -20,6 +20,8 @@ use crate::types::{ByteRange, Digest, EntryId, Globs, Progress};
 /// A cache in a directory of its own, and what fills it.
 pub(super) struct Bed {
     pub(super) home: PathBuf,
+    /// Of the cache, from the next time it's opened.
+    pub(super) capacity: Capacity,
     cache: Option<Arc<Cache>>,
     _own: Option<tempfile::TempDir>,
 }
@@ -37,7 +39,9 @@ impl Bed {
 
     /// A cache in a directory that is there already.
     pub(super) fn at(home: PathBuf) -> Self {
-        let mut bed = Self { home, cache: None, _own: None };
+        let reserve = Reserve { percent: 0, bytes: 0 };
+        let capacity = Capacity { reserve, max: None, grace: std::time::Duration::ZERO };
+        let mut bed = Self { home, capacity, cache: None, _own: None };
         bed.reopen();
         bed
     }
@@ -46,7 +50,7 @@ impl Bed {
     pub(super) fn reopen(&mut self) {
         self.close();
         // A process that another test is just starting shares our open files until its exec, the lock's too.
-        let open = || Cache::open(&self.home, &RootFsPolicy::Allow);
+        let open = || Cache::open_with(&self.home, &RootFsPolicy::Allow, self.capacity);
         let mut opened = open();
         let mut patience = 100_000;
         while patience > 0 && matches!(opened, Err(CacheError::Locked { .. })) {

@@ -1,5 +1,6 @@
 use std::os::unix::fs::symlink;
 
+use super::super::Retired;
 use super::super::{CacheError, WeightsError};
 use super::bed::{Bed, file, id, large, mode, served, set_mode};
 use crate::source::RemoteFile;
@@ -164,7 +165,7 @@ async fn what_else_is_under_weights_is_left_alone() {
     bed.ensure("llama", &[file("a", "x")]).await.unwrap();
     assert_eq!(bed.cache().names().unwrap().keys().map(|id| id.as_str()).collect::<Vec<_>>(), ["llama"]);
     let stays = bed.cache().retire(&id("llama")).unwrap();
-    assert_eq!(stays, Some(bed.path("weights/llama")));
+    assert_eq!(stays, Retired::Foreign(bed.path("weights/llama")));
     bed.reopen();
     assert_eq!(bed.read("weights/llama/notes"), b"mine");
     assert_eq!(bed.read("weights/README"), b"hands off");

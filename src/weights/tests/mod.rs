@@ -3,6 +3,7 @@
 mod bed;
 mod crash;
 mod disk;
+mod evict;
 mod halfway;
 mod hostile;
 mod power;

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::journal::Journal;
 use super::super::pull::{Pulled, Puller, open};
-use super::super::{Named, Reserve, WarmWeights, WeightsError};
+use super::super::{Named, Reserve, Retired, WarmWeights, WeightsError};
 use super::bed::{Bed, Served, file, goods, id, mode, served, set_mode, sources};
 use super::halfway::{PACE, RANGE, engine, journals, long, marked, stalling, warmer};
 use crate::source::RemoteFile;
@@ -281,9 +281,9 @@ async fn what_an_entry_no_longer_wants_goes_with_it() {
     bed.reopen();
     // Whoever decides what leaves hears of an entry that has nothing but this.
     assert_eq!(bed.cache().names().unwrap().get(&id("one")), Some(&Named::default()));
-    assert_eq!(bed.cache().retire(&id("other")).unwrap(), None);
+    assert_eq!(bed.cache().retire(&id("other")).unwrap(), Retired::Gone);
     assert_eq!(journals(&bed.path("v1/partial")).len(), 1, "it isn't the other's");
-    assert_eq!(bed.cache().retire(&id("one")).unwrap(), None);
+    assert_eq!(bed.cache().retire(&id("one")).unwrap(), Retired::Gone);
     bed.assert_tidy();
     assert!(bed.cache().names().unwrap().is_empty());
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use tokio_util::sync::CancellationToken;
 
-use super::super::{Reserve, Warmer, WeightsError, names_at};
+use super::super::{Reserve, Retired, Warmer, WeightsError, names_at};
 use super::bed::{Bed, Served, engine, file, goods, id, large, mode, served, sources};
 use crate::fetch::{Engine, Limits};
 use crate::types::{Digest, ErrorKind, Progress};
@@ -177,7 +177,7 @@ async fn a_retired_entry_shows_nothing_and_comes_back_without_a_transfer() {
     let files = [model.listed("model"), recorded.recorded("deep/er/other", Some("e1"))];
     bed.ensure("llama", &files).await.unwrap();
     bed.ensure("other", &[file("x", "y")]).await.unwrap();
-    assert_eq!(bed.cache().retire(&id("llama")).unwrap(), None);
+    assert_eq!(bed.cache().retire(&id("llama")).unwrap(), Retired::Gone);
     assert!(bed.shown().iter().all(|name| name.starts_with("other/")), "{:?}", bed.shown());
     bed.cache().retire(&id("llama")).unwrap();
     bed.assert_tidy();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::containerd::small_disk;
 use super::process::Process;
 use super::scratch::Scratch;
 use super::wait::{START, until};
@@ -107,6 +108,12 @@ impl Agent {
         let agent = agent.env("STOKER_IMAGE_GC_HIGH_THRESHOLD", "100");
         // Several agents run at once here, so none takes the HTTP port unless `--http` says so.
         agent.arg("--allow-root-fs").env("STOKER_HTTP", "off")
+    }
+
+    /// Its cache is a disk of its own with so much room. Its scratch directory takes it down.
+    pub(crate) fn with_small_cache(self, mib: u32) -> Self {
+        small_disk(&self.scratch.dir("cache"), mib);
+        self
     }
 
     /// Adds an argument.

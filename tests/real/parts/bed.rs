@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::bed_node::BedNode;
 use super::control_plane::ControlPlane;
-use super::image::{BuiltImage, ImageBuilder, Layer};
+use super::cri::pause_image;
 use super::programs::system;
 use super::registry::Registry;
 use super::scratch::Scratch;
@@ -172,17 +172,4 @@ async fn registry_with_pause() -> (Registry, String) {
     let registry = Registry::start().await;
     let pause = registry.push(&pause_image(), "pause", "1").await.by_tag();
     (registry, pause)
-}
-
-/// The image of every sandbox: a program that only waits.
-fn pause_image() -> BuiltImage {
-    let scratch = Scratch::new("pause");
-    let source = scratch.file("pause.c", "#include <unistd.h>\nint main(void) { for (;;) pause(); }\n");
-    let program = scratch.join("pause");
-    let mut command = Command::new(system("cc"));
-    command.args(["-static", "-Os", "-o"]).arg(&program).arg(source);
-    let output = command.output().expect("cc can be run");
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    let program = std::fs::read(program).expect("cc has written it");
-    ImageBuilder::new().layer(Layer::new().file("pause", program, 0o755)).entrypoint(&["/pause"]).build()
 }

@@ -269,7 +269,7 @@ pub(super) async fn cri_answers(address: &Path) -> bool {
 }
 
 /// Mounts a disk of its own there; the scratch directory takes it down with it.
-fn small_disk(place: &Path, mib: u32) {
+pub(super) fn small_disk(place: &Path, mib: u32) {
     let size = std::ffi::CString::new(format!("size={mib}m")).expect("no zeros");
     let flags = rustix::mount::MountFlags::empty();
     rustix::mount::mount("tmpfs", place, "tmpfs", flags, Some(&*size)).expect("a tmpfs can be mounted");
