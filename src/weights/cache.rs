@@ -10,6 +10,7 @@ use super::claims::{Admission, Claims, Refused, Reserve, Turn};
 use super::data_file::Keeper;
 use super::error::{CacheError, OpError, WeightsError};
 use super::found::Found;
+use super::hub::{self, Hub, HubPlace};
 use super::incoming::{Arrival, Incoming};
 use super::journal::Origin;
 use super::layout::{self, PartialKey};
@@ -21,7 +22,8 @@ use super::ops::{self, Dir};
 use super::root_fs::RootFsPolicy;
 use super::spot::Spot;
 use super::{blob, partials, tree};
-use crate::types::{Digest, EntryId};
+use crate::source::HubCommit;
+use crate::types::{Digest, EntryId, Revision};
 
 /// The weights on this node's disk, held by the one process that may write them. All calls block on the file system;
 /// from async code they belong on a blocking thread.
@@ -49,7 +51,7 @@ impl Cache {
         policy.check(&root)?;
         let v1 = public(&root, layout::V1)?;
         let lock = Lock::take(&root, &v1)?;
-        for path in [layout::ALL_BLOBS, layout::BLOBS, layout::REVISIONS, layout::WEIGHTS] {
+        for path in [layout::ALL_BLOBS, layout::BLOBS, layout::REVISIONS, layout::WEIGHTS, layout::HUB] {
             public(&root, path)?;
         }
         partials::sweep(&root.make(layout::PARTIAL, layout::PRIVATE_DIR)?, SystemTime::now())?;
@@ -64,6 +66,7 @@ impl Cache {
             _lock: lock,
         };
         cache.remove_unfinished()?;
+        cache.settle_hub();
         // A name that a killed run made may be visible and not yet durable; after this, visible is durable.
         cache.root.sync_all()?;
         Ok(Arc::new(cache))
@@ -89,9 +92,9 @@ impl Cache {
         Ok(names)
     }
 
-    /// Takes away what an entry shows to pods: `current` first, then every revision; and what was fetched for it of
-    /// files that aren't finished. The bytes and the manifests of finished ones stay, so that listing it again costs
-    /// no transfer of them. Whether a container still uses them is the caller's to know,
+    /// Takes away what an entry shows to pods: its part of `hub/`, refs first; then `current` and every revision; and
+    /// what was fetched for it of files that aren't finished. The bytes and the manifests of finished ones stay, so
+    /// that listing it again costs no transfer of them. Whether a container still uses them is the caller's to know,
     /// and that the entry's job has ended or been dropped: one still at work would show it again.
     ///
     /// Says which directory stays, if one does: something is in it that the cache didn't put there.
@@ -102,6 +105,11 @@ impl Cache {
         self.forget_partials(id, &BTreeSet::new())?;
         self.found(id)?.forget()?;
         let _changing = self.change_names();
+        let staged = self.staged_name();
+        let hub = Hub::new(&self.root, &self.staging, &staged);
+        if !hub.is_empty()? {
+            hub.settle(&hub::shown(&self.root, Some(id))?)?;
+        }
         let gone = tree::hide(&self.root, &self.staging, &self.staged_name(), id)?;
         Ok((!gone).then(|| self.root.path().join(layout::entry(id))))
     }
@@ -116,7 +124,39 @@ impl Cache {
         let Some(entry) = self.root.find(layout::entry(id))? else { return Ok(()) };
         let current = entry.read_link(layout::CURRENT)?;
         let keep = |name: &str| current.as_deref().is_some_and(|current| current == name);
-        Ok(tree::remove_trees(&entry, &self.staging, &self.staged_name(), keep)?)
+        tree::remove_trees(&entry, &self.staging, &self.staged_name(), keep)?;
+        self.settle_hub();
+        Ok(())
+    }
+
+    /// Makes `hub/` what the entries show. Whatever comes of it, the entries themselves are right; what an entry
+    /// lacks there is its [`Named::problem`].
+    fn settle_hub(&self) {
+        let staged = self.staged_name();
+        let hub = Hub::new(&self.root, &self.staging, &staged);
+        let settle = || match hub.is_empty()? {
+            true => Ok(()),
+            false => Ok::<_, CacheError>(hub.settle(&hub::shown(&self.root, None)?)?),
+        };
+        if let Err(error) = settle() {
+            tracing::warn!(error = crate::rt::chain(&error), "hub/ is not as it should be");
+        }
+    }
+
+    /// Whether an entry that shows `revision` came by it from this commit, and `hub/` says so.
+    pub(super) fn is_from(
+        &self,
+        id: &EntryId,
+        revision: Revision,
+        commit: Option<&HubCommit>,
+    ) -> Result<bool, CacheError> {
+        let manifest = Manifest::read(&self.root, revision)?;
+        let place = manifest.and_then(|mut manifest| manifest.entries.remove(id)?.hub);
+        Ok(match (place, commit) {
+            (None, None) => true,
+            (Some(place), Some(commit)) => place.is(commit) && hub::points(&self.root, &place)?,
+            (Some(_), None) | (None, Some(_)) => false,
+        })
     }
 
     /// Trees without a `current` are of a first revision that was about to be shown, or of an entry that was about
@@ -285,13 +325,15 @@ impl Cache {
     }
 
     /// Makes these files what the entry shows. All blobs must be there. The manifest comes before the tree, so
-    /// that there's never a tree that nobody can tell anything about. Does nothing once `gone` is cancelled: who
+    /// that there's never a tree that nobody can tell anything about; a snapshot in `hub/` comes before `current`, and
+    /// its ref after it. Does nothing once `gone` is cancelled: who
     /// retires an entry after its job is gone must not find it shown again.
     pub(super) fn show(
         &self,
         id: &EntryId,
         files: tree::Files,
-        request: Request,
+        mut request: Request,
+        commit: Option<&HubCommit>,
         gone: &CancellationToken,
     ) -> Result<(), WeightsError> {
         let _changing = self.change_names();
@@ -301,9 +343,18 @@ impl Cache {
         let fresh = Manifest::new(files);
         let revision = fresh.revision();
         let mut manifest = Manifest::read(&self.root, revision)?.unwrap_or(fresh);
+        let earlier = manifest.entries.get(id).and_then(|earlier| earlier.hub.as_ref());
+        request.hub = request.hub.map(|place| earlier.into_iter().fold(place, HubPlace::after));
         manifest.entries.insert(id.clone(), request);
         manifest.write(&self.root, &self.staging, &self.staged_name())?;
-        Ok(tree::show(&self.root, &self.staging, &self.staged_name(), id, revision, &manifest.files)?)
+        let staged = self.staged_name();
+        if let Some(commit) = commit {
+            let hub = Hub::new(&self.root, &self.staging, &staged);
+            hub.add(commit, &manifest.files, &hub::shown(&self.root, None)?)?;
+        }
+        tree::show(&self.root, &self.staging, &staged, id, revision, &manifest.files)?;
+        self.settle_hub();
+        Ok(())
     }
 }
 

@@ -191,7 +191,7 @@ impl Served {
 
     /// As the source would list it, with its digest.
     pub(super) fn listed(self: &Arc<Self>, path: &str) -> RemoteFile {
-        RemoteFile { digest: Some(Digest::of(&self.bytes)), ..self.recorded(path, Some("\"v1\"")) }
+        RemoteFile { digest: Some(Digest::of(&self.bytes).into()), ..self.recorded(path, Some("\"v1\"")) }
     }
 
     /// As a source would list it that publishes no digest.

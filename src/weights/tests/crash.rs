@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::{Cache, CacheError, RootFsPolicy};
 use super::bed::{Bed, file, goods, id, large, served};
-use crate::types::Progress;
+use crate::types::{Digest, Progress};
 
 #[test]
 fn only_one_agent_at_a_time_may_have_a_cache() {
@@ -23,7 +23,7 @@ async fn what_a_killed_run_left_is_swept_and_nothing_of_it_is_believed() {
     let mut bed = Bed::new();
     let warm = bed.ensure("kept", &[file("a", "x")]).await.unwrap();
     let model = served(large(1));
-    let digest = model.listed("model").digest.unwrap();
+    let digest = Digest::of(&large(1));
     // A partial of full length, half a tree, and a tree that was never switched to.
     let partial = bed.path(&format!("v1/partial/{}", digest.hex()));
     std::fs::create_dir(&partial).unwrap();
@@ -46,7 +46,7 @@ async fn what_a_killed_run_left_is_swept_and_nothing_of_it_is_believed() {
 async fn a_full_length_partial_met_in_mid_run_is_not_believed() {
     let bed = Bed::new();
     let model = served(large(1));
-    let digest = model.listed("model").digest.unwrap();
+    let digest = Digest::of(&large(1));
     let partial = bed.path(&format!("v1/partial/{}", digest.hex()));
     std::fs::create_dir(&partial).unwrap();
     std::fs::write(partial.join("data"), vec![0; large(1).len()]).unwrap();
