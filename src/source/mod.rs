@@ -41,6 +41,7 @@ pub use config::SourceConfig;
 pub use error::SourceError;
 #[cfg(test)]
 pub(crate) use faulty::{Fault, Faulty};
+pub(crate) use hf::hub_tree_page;
 pub use hf::{HubCommit, HubEndpoint, HubFile, InvalidHubEndpoint};
 pub use listing::Listing;
 pub use memory::MemorySource;

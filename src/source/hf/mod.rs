@@ -33,6 +33,7 @@ mod tree;
 
 pub use commit::{HubCommit, HubFile};
 pub use endpoint::{HubEndpoint, InvalidHubEndpoint};
+pub(crate) use tree::hub_tree_page;
 
 /// The name of a token, in a Secret and in the environment.
 const TOKEN: &str = "HF_TOKEN";

@@ -90,6 +90,13 @@ impl Tree {
     }
 }
 
+/// The files on one page, for those who try any bytes as one.
+pub(crate) fn hub_tree_page(page: &[u8]) -> Result<BTreeMap<RelPath, HubFile>, String> {
+    let mut tree = Tree::default();
+    tree.add(page)?;
+    Ok(tree.files())
+}
+
 fn shortened(text: &str) -> String {
     text.chars().filter(|letter| !letter.is_control()).take(LONGEST_PROBLEM).collect()
 }

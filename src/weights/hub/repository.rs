@@ -43,7 +43,7 @@ impl<'a> Hub<'a> {
         shown: &[Shown],
     ) -> Result<(), CacheError> {
         let repository = self.repository(&commit.repo)?;
-        let trees = repository.open(TREES)?;
+        let trees = repository.make(TREES, layout::PUBLIC_DIR)?;
         let name = tree_name(commit.commit);
         let path = trees.path().join(&name);
         let bytes = tree_file::bytes(commit).map_err(|cause| CacheError::Manifest { path, cause })?;
@@ -54,7 +54,7 @@ impl<'a> Hub<'a> {
             wanted(shown).remove(&commit.repo).and_then(|mut names| names.snapshots.remove(&commit.commit));
         let mut all = others.unwrap_or_default();
         all.extend(files.iter().map(|(path, content)| (path.clone(), *content)));
-        let snapshots = repository.open(SNAPSHOTS)?;
+        let snapshots = repository.make(SNAPSHOTS, layout::PUBLIC_DIR)?;
         Ok(tree::put(self.root, self.staging, self.staged, &snapshots, &commit.commit.hex(), &all)?)
     }
 
@@ -82,7 +82,9 @@ impl<'a> Hub<'a> {
 
     fn settle_one(&self, hub: &Dir, repo: &HubRepo, names: &Names) -> Result<(), OpError> {
         let Some(repository) = ours(hub, repo)? else { return Ok(()) };
-        let (snapshots, refs) = (repository.open(SNAPSHOTS)?, repository.open(REFS)?);
+        let [snapshots, refs, trees] =
+            [SNAPSHOTS, REFS, TREES].map(|name| repository.make(name, layout::PUBLIC_DIR));
+        let (snapshots, refs, trees) = (snapshots?, refs?, trees?);
         for (name, commit) in &names.refs {
             let is_there = snapshots.stat(commit.hex())?.is_some();
             if is_there && read_ref(&refs, name)? != Some(*commit) {
@@ -97,7 +99,6 @@ impl<'a> Hub<'a> {
                 self.staging.remove_tree(self.staged)?;
             }
         }
-        let trees = repository.open(TREES)?;
         for (commit, files) in &names.snapshots {
             // Without its tree, or without its snapshot, it waits for an entry that knows it.
             if snapshots.stat(commit.hex())?.is_some() && trees.stat(tree_name(*commit))?.is_some() {
@@ -189,8 +190,8 @@ fn split(path: &RelPath) -> (&Path, &str) {
 /// What a ref says, if it's one that a client would take.
 fn read_ref(refs: &Dir, name: &RelPath) -> Result<Option<GitOid>, OpError> {
     let (parent, leaf) = split(name);
-    let Some(dir) = refs.find(parent)? else { return Ok(None) };
-    // Something that is no file is no ref either.
+    // Where something else stands in the way, or in its place, there is no ref.
+    let Ok(Some(dir)) = refs.find(parent) else { return Ok(None) };
     if !dir.stat(leaf)?.is_some_and(|stat| ops::is_file(&stat) && stat.st_size == 40) {
         return Ok(None);
     }

@@ -141,10 +141,20 @@ async fn child_that_switches_until_it_is_killed() {
 }
 
 /// Ends with the test, however the test ends.
-struct Child(std::process::Child);
+pub(super) struct Child(std::process::Child);
 
 impl Child {
-    fn kill(&mut self) -> std::process::ExitStatus {
+    /// Runs `test` alone, in a process of its own that finds `home` in the variable `name`.
+    pub(super) fn start(test: &str, name: &str, home: &Path) -> Self {
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test])
+            .env(name, home)
+            .stdout(std::process::Stdio::null())
+            .spawn();
+        Self(child.unwrap())
+    }
+
+    pub(super) fn kill(&mut self) -> std::process::ExitStatus {
         self.0.kill().unwrap();
         self.0.wait().unwrap()
     }
@@ -164,12 +174,8 @@ async fn kill_minus_nine_leaves_one_revision_or_the_other() {
     switch_to_and_fro(&bed, 0, 1).await;
     for round in 0..8 {
         bed.close();
-        let child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "weights::tests::crash::child_that_switches_until_it_is_killed"])
-            .env(CHILD, &bed.home)
-            .stdout(std::process::Stdio::null())
-            .spawn();
-        let mut child = Child(child.unwrap());
+        let test = "weights::tests::crash::child_that_switches_until_it_is_killed";
+        let mut child = Child::start(test, CHILD, &bed.home);
         see_changes(&bed.path("v1"), 1 + round);
         assert_eq!(child.kill().code(), None, "it ended by itself");
         bed.reopen();
@@ -183,7 +189,7 @@ async fn kill_minus_nine_leaves_one_revision_or_the_other() {
 }
 
 /// Looks at the directories where things come and go until they have changed so many times.
-fn see_changes(v1: &Path, changes: usize) {
+pub(super) fn see_changes(v1: &Path, changes: usize) {
     let look = || -> Vec<_> {
         ["partial", "staging", "revisions"]
             .iter()

@@ -5,6 +5,7 @@ mod crash;
 mod disk;
 mod halfway;
 mod hostile;
+mod hub;
 mod power;
 mod pull;
 mod resume;
