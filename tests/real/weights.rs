@@ -4,6 +4,8 @@ mod cache;
 mod clouds;
 mod faults;
 mod files;
+mod hub;
+mod hub_clients;
 mod manners;
 mod refusals;
 mod resume;
