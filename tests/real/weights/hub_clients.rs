@@ -36,27 +36,39 @@ fn files() -> Vec<HubFile> {
     files.into_iter().map(file).collect()
 }
 
-/// Runs the client with `cache` and `clients` mounted read-only, in a mount namespace of its own, as nobody.
+/// Where the system's Python is: its prefix, its name below it.
+fn python() -> (PathBuf, String) {
+    let ask = "import sys; print(sys.base_prefix); print('python%d.%d' % sys.version_info[:2])";
+    let output = Command::new(system("python3")).args(["-c", ask]).output().unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    let (prefix, name) = told.trim().split_once('\n').unwrap();
+    (PathBuf::from(prefix), format!("bin/{name}"))
+}
+
+/// Runs the client with `cache`, the clients and Python itself mounted read-only, since nobody may look into root's
+/// home, in a mount namespace of its own and without a network, as nobody.
 fn client(cache: &Path, at: &Path, commit: &str) -> serde_json::Value {
-    let (mounted, clients_at) = (at.join("mounted"), at.join("clients"));
-    for dir in [&mounted, &clients_at] {
+    let [mounted, clients_at, python_at] = ["mounted", "clients", "python"].map(|name| at.join(name));
+    for dir in [&mounted, &clients_at, &python_at] {
         std::fs::create_dir_all(dir).unwrap();
     }
     let script = at.join("hub_client.py");
     std::fs::write(&script, include_str!("hub_client.py")).unwrap();
     let bind = r#"
-        mount --bind "$1" "$2"; mount -o remount,bind,ro "$2"
-        mount --bind "$3" "$4"; mount -o remount,bind,ro "$4"
-        cd /; shift 4
+        for each in 1 2 3; do
+            mount --bind "$1" "$2"; mount -o remount,bind,ro "$2"; shift 2
+        done
+        cd /
         exec setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs "$@""#;
     let mut command = Command::new(system("unshare"));
     command.args(["--mount", "--propagation", "private", "--net", "sh", "-euc", bind, "sh"]);
-    command.args([cache, &mounted, &clients(), &clients_at]);
-    command.args([&system("python3"), Path::new("-s"), &script]);
+    let (prefix, name) = python();
+    command.args([cache, &mounted, &clients(), &clients_at, &prefix, &python_at]);
+    command.args([&python_at.join(name), Path::new("-s"), &script]);
     command.args([&mounted.join("hub"), Path::new(FakeHub::REPO), Path::new(commit)]);
     command.arg(mounted.join("weights/m/current"));
     command.env("PYTHONPATH", &clients_at).env("HF_HUB_OFFLINE", "1").env("HOME", "/nonexistent");
-    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    command.env("PYTHONDONTWRITEBYTECODE", "1").env("LD_LIBRARY_PATH", python_at.join("lib"));
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
     serde_json::from_slice(&output.stdout).unwrap()
