@@ -10,6 +10,7 @@ use std::path::Path;
 
 use crate::image::manifest::{Document, INDEX_DEPTH, Manifest, Platform, chain_ids, parse, parse_config};
 use crate::image::unpack_layer;
+use crate::source::hub_tree_page;
 use crate::source::registry::{HostsFile, parse_challenges};
 use crate::types::{Descriptor, Digest, ImageRef};
 use crate::weights::{Journal, framed};
@@ -93,6 +94,17 @@ pub fn hosts_toml(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Err(error) = HostsFile::parse(text) {
         is_a_line(&error.to_string());
+    }
+}
+
+/// A page of what a Hub may answer where a commit's tree is asked for.
+///
+/// # Panics
+/// When what is wrong with it can't be told in one line.
+pub fn hub_tree(bytes: &[u8]) {
+    match hub_tree_page(bytes) {
+        Ok(files) => files.keys().for_each(|path| is_a_line(path.as_str())),
+        Err(problem) => is_a_line(&problem),
     }
 }
 
@@ -185,6 +197,7 @@ mod tests {
         seeds("image_ref").iter().for_each(|seed| image_ref(seed));
         seeds("hosts_toml").iter().for_each(|seed| hosts_toml(seed));
         seeds("journal").iter().for_each(|seed| journal(seed));
+        seeds("hub_tree").iter().for_each(|seed| hub_tree(seed));
         seeds("www_authenticate").iter().for_each(|seed| www_authenticate(seed));
         let dir = tempfile::tempdir().unwrap();
         for seed in seeds("layer") {

@@ -15,7 +15,7 @@ use crate::fetch::Limits;
 use crate::image::{GcThreshold, ProviderPaths, PullSettings};
 use crate::list::is_label_key;
 use crate::rt::LogFormat;
-use crate::source::SourceConfig;
+use crate::source::{HubEndpoint, SourceConfig};
 
 /// How log lines are written.
 #[derive(Debug, Clone, Args)]
@@ -68,6 +68,11 @@ pub struct SourceFlags {
     #[arg(long, env = "STOKER_CREDENTIALS_DIR", value_name = "DIR")]
     pub credentials_dir: Option<PathBuf>,
 
+    // Named as the Hub's own clients know it, so that a node that has a mirror says so once.
+    /// The Hugging Face Hub for hf://, or a mirror of it
+    #[arg(long, env = "HF_ENDPOINT", default_value = HubEndpoint::OFFICIAL, value_name = "URL")]
+    pub hf_endpoint: HubEndpoint,
+
     // Room for eight ranges of 16 MiB: enough to fill 10 Gbit/s at 100 ms, and the agent stays under 256 MiB.
     /// Memory for bytes on their way, in MiB
     #[arg(long, env = "STOKER_MEMORY", default_value_t = 128, value_name = "MIB", value_parser = clap::value_parser!(u32).range(32..))]
@@ -93,8 +98,13 @@ impl SourceFlags {
     /// What the sources may do.
     #[must_use]
     pub fn config(&self, allow_http: bool) -> SourceConfig {
-        let (credentials_dir, ca_files) = (self.credentials_dir.clone(), self.ca_files.clone());
-        SourceConfig { credentials_dir, ca_files, allow_http, ..SourceConfig::default() }
+        SourceConfig {
+            credentials_dir: self.credentials_dir.clone(),
+            ca_files: self.ca_files.clone(),
+            allow_http,
+            hub: Some(self.hf_endpoint.clone()),
+            ..SourceConfig::default()
+        }
     }
 
     /// What the fetch engine may use.

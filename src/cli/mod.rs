@@ -61,7 +61,7 @@ enum Command {
     Check(check::CheckArgs),
     Gpu(gpu::GpuArgs),
     Status(StatusArgs),
-    Pull(pull::PullArgs),
+    Pull(Box<pull::PullArgs>),
     Cache(cache::CacheArgs),
     Uninstall(uninstall::UninstallArgs),
     Wait(wait::WaitArgs),
@@ -107,7 +107,7 @@ impl Cli {
             }
             Command::Pull(args) => {
                 self.logs.init(true)?;
-                block_on(pull::run(args))
+                block_on(pull::run(*args))
             }
         }
     }

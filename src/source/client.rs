@@ -1,8 +1,10 @@
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use reqwest::{Client, ClientBuilder, RequestBuilder, Response};
 use url::Url;
 
+use super::body::{Cut, body};
 use super::dns::Resolver;
 use super::{SourceConfig, SourceError, trust};
 
@@ -45,6 +47,24 @@ pub(super) async fn head_of_answer(
         Ok(Err(error)) => Err(unanswered(what, origin.to_owned(), error)),
         Err(_) => Err(SourceError::Stalled { origin: origin.to_owned(), after: first_byte }),
     }
+}
+
+/// All of an answer's body, or `None` where it's longer than `limit` bytes.
+pub(super) async fn whole(
+    answer: Response,
+    limit: usize,
+    stall: Duration,
+    origin: &str,
+) -> Result<Option<Vec<u8>>, SourceError> {
+    let mut pieces = body(Box::pin(answer.bytes_stream()), Cut::NONE, stall, origin).bytes;
+    let mut document = Vec::new();
+    while let Some(piece) = pieces.next().await.transpose()? {
+        if document.len() + piece.len() > limit {
+            return Ok(None);
+        }
+        document.extend_from_slice(&piece);
+    }
+    Ok(Some(document))
 }
 
 /// The client's error as ours. It may hold the URL with its query, so that is taken off first.

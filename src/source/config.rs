@@ -1,6 +1,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::HubEndpoint;
+
 /// What the sources may do and how patient they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceConfig {
@@ -19,6 +21,8 @@ pub struct SourceConfig {
     pub allow_http: bool,
     /// The directory below which `file://` may be read; `None`: nowhere.
     pub file_root: Option<PathBuf>,
+    /// The Hub that `hf://` means; `None` is the Hugging Face Hub.
+    pub hub: Option<HubEndpoint>,
 }
 
 impl Default for SourceConfig {
@@ -31,6 +35,7 @@ impl Default for SourceConfig {
             ca_files: Vec::new(),
             allow_http: false,
             file_root: None,
+            hub: None,
         }
     }
 }

@@ -59,7 +59,9 @@ pub enum SourceError {
         #[source]
         cause: io::Error,
     },
-    #[error("{scheme}:// is not supported by this version; use https://, s3://, gs://, az:// or file://")]
+    #[error(
+        "{scheme}:// is not supported by this version; use https://, s3://, hf://, gs://, az:// or file://"
+    )]
     Unsupported { scheme: String },
 }
 

@@ -17,7 +17,7 @@ use super::patience::patiently;
 use super::ranged::{self, Sent, Unfit};
 use super::stored_part::stored_part;
 use super::{RangeBody, RangeSource, RemoteFile, SourceConfig, SourceError, client, dns, redirects};
-use crate::types::{ByteRange, Digest, RelPath, WeightsUri};
+use crate::types::{ByteRange, Digest, Published, RelPath, WeightsUri};
 
 /// `https://` and, where it's allowed, `http://`: HTTP/1.1 over many connections, which is faster for bulk than
 /// streams that share one.
@@ -63,8 +63,10 @@ impl Place {
 
 impl Http {
     pub(super) fn new(config: &SourceConfig) -> Result<Self, SourceError> {
-        let client =
-            client::builder(config)?.redirect(follow(config.allow_http)).build().map_err(client::no_trust)?;
+        let client = client::builder(config)?
+            .redirect(redirects::policy(config.allow_http))
+            .build()
+            .map_err(client::no_trust)?;
         let SourceConfig { first_byte, stall, allow_http, .. } = *config;
         Ok(Self { client, first_byte, stall, allow_http })
     }
@@ -107,13 +109,13 @@ impl Http {
         let version = found.etag.clone();
         let size = found.size;
         let file = HttpFile::new(self, place, found);
-        Ok(RemoteFile { path, size, version, digest, bytes: Arc::new(file) })
+        Ok(RemoteFile { path, size, version, digest: digest.map(Published::Sha256), bytes: Arc::new(file) })
     }
 
     /// A file whose size is known. Its version is that of the first answer.
     pub(super) fn known(&self, place: Place, path: RelPath, size: u64, digest: Option<Digest>) -> RemoteFile {
         let file = HttpFile::new(self, place, Found { size, etag: None, serves_ranges: true });
-        RemoteFile { path, size, version: None, digest, bytes: Arc::new(file) }
+        RemoteFile { path, size, version: None, digest: digest.map(Published::Sha256), bytes: Arc::new(file) }
     }
 
     /// Asks for the first byte: the answer tells size, version and whether ranges are served, also where HEAD isn't
@@ -156,16 +158,8 @@ impl Http {
             if answer.status() != StatusCode::OK {
                 return Err(place.status(answer.status(), answer.headers()));
             }
-            let mut pieces =
-                body(Box::pin(answer.bytes_stream()), Cut::NONE, self.stall, &place.origin()).bytes;
-            let mut document = Vec::new();
-            while let Some(piece) = futures::StreamExt::next(&mut pieces).await.transpose()? {
-                if document.len() + piece.len() > limit {
-                    return Err(place.invalid(format!("it's longer than {} MiB", limit >> 20)));
-                }
-                document.extend_from_slice(&piece);
-            }
-            Ok(document)
+            let document = client::whole(answer, limit, self.stall, &place.origin()).await?;
+            document.ok_or_else(|| place.invalid(format!("it's longer than {} MiB", limit >> 20)))
         })
         .await
     }
@@ -188,19 +182,6 @@ impl Http {
         }
         client::head_of_answer(request, self.first_byte, &place.shown(), &place.origin()).await
     }
-}
-
-fn follow(allow_http: bool) -> reqwest::redirect::Policy {
-    reqwest::redirect::Policy::custom(move |attempt| {
-        if attempt.previous().len() > redirects::MOST {
-            return attempt.error(redirects::TOO_MANY);
-        }
-        let from = attempt.previous().last().unwrap_or(attempt.url());
-        match redirects::objection(from, attempt.url(), allow_http) {
-            Some(objection) => attempt.error(objection),
-            None => attempt.follow(),
-        }
-    })
 }
 
 /// `token` is a bearer token (RFC 6750); `username` and `password` are for Basic (RFC 7617).

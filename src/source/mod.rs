@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
-use crate::types::{ByteRange, Digest, RelPath};
+use crate::types::{ByteRange, Published, RelPath};
 
 mod answer;
 mod body;
@@ -20,8 +20,10 @@ mod error;
 #[cfg(test)]
 mod faulty;
 mod files;
+mod hf;
 mod http;
 mod index;
+mod listing;
 mod memory;
 mod patience;
 mod ranged;
@@ -39,6 +41,9 @@ pub use config::SourceConfig;
 pub use error::SourceError;
 #[cfg(test)]
 pub(crate) use faulty::{Fault, Faulty};
+pub(crate) use hf::hub_tree_page;
+pub use hf::{HubCommit, HubEndpoint, HubFile, InvalidHubEndpoint};
+pub use listing::Listing;
 pub use memory::MemorySource;
 pub use sources::Sources;
 
@@ -78,11 +83,11 @@ pub struct RemoteFile {
     pub path: RelPath,
     /// Its length in bytes.
     pub size: u64,
-    /// The source's own name for this version of it (a strong ETag, a generation, a version id), or `None` where
-    /// the source gives none.
+    /// The source's own name for this version of it (a strong ETag, a generation, a version id, git's name), or
+    /// `None` where the source gives none.
     pub version: Option<String>,
-    /// SHA-256 as the index, the store or the list publishes it.
-    pub digest: Option<Digest>,
+    /// What its bytes are, as the index, the store, the Hub or the list publishes it.
+    pub digest: Option<Published>,
     /// The bytes.
     pub bytes: std::sync::Arc<dyn RangeSource>,
 }

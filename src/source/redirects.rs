@@ -1,3 +1,4 @@
+use reqwest::redirect::Policy;
 use url::Url;
 
 use super::dns;
@@ -19,4 +20,18 @@ pub(super) fn objection(from: &Url, to: &Url, allow_http: bool) -> Option<&'stat
         _ => return Some("one leads to something that is not http"),
     }
     dns::names_link_local(to).then_some("one leads to a link-local address")
+}
+
+/// Follows redirects as far as they may be followed.
+pub(super) fn policy(allow_http: bool) -> Policy {
+    Policy::custom(move |attempt| {
+        if attempt.previous().len() > MOST {
+            return attempt.error(TOO_MANY);
+        }
+        let from = attempt.previous().last().unwrap_or(attempt.url());
+        match objection(from, attempt.url(), allow_http) {
+            Some(objection) => attempt.error(objection),
+            None => attempt.follow(),
+        }
+    })
 }

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use super::{RemoteFile, SourceError};
 use crate::list::WeightsGoods;
-use crate::types::{Digest, RelPath};
+use crate::types::{Digest, Published, RelPath};
 
 /// Which of a source's files an entry means, and what it says about them. Pure.
 #[derive(Debug, Clone, Copy)]
@@ -49,11 +49,11 @@ impl<'a> Selection<'a> {
         self.check_tree(&files)?;
         for file in &mut files {
             let Some(listed) = self.digest(&file.path) else { continue };
-            if file.digest.is_some_and(|published| published != listed) {
+            if file.digest.and_then(Published::sha256).is_some_and(|published| published != listed) {
                 let problem = format!("the list and the source disagree on the sha256 of {}", file.path);
                 return Err(self.invalid(problem));
             }
-            file.digest = Some(listed);
+            file.digest = Some(listed.into());
         }
         Ok(files)
     }
@@ -121,7 +121,7 @@ mod tests {
             path: path.parse().unwrap(),
             size: 1,
             version: None,
-            digest: digest.map(Digest::of),
+            digest: digest.map(|bytes| Digest::of(bytes).into()),
             bytes: Arc::new(MemorySource::new("x")),
         }
     }
@@ -138,7 +138,7 @@ mod tests {
         let files = vec![file("c", Some(b"3")), file("b", None), file("a", Some(b"1")), file("d", None)];
         let files = Selection::new(&goods).check(files).unwrap();
         let found: Vec<_> = files.iter().map(|file| (file.path.as_str(), file.digest)).collect();
-        let digest = |bytes: &[u8]| Some(Digest::of(bytes));
+        let digest = |bytes: &[u8]| Some(Digest::of(bytes).into());
         assert_eq!(found, [("a", digest(b"1")), ("b", digest(b"2")), ("c", digest(b"3")), ("d", None)]);
     }
 

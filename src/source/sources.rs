@@ -5,10 +5,11 @@ use url::Url;
 
 use super::credentials::Credentials;
 use super::files::Files;
+use super::hf::Hub;
 use super::http::{Http, Place};
 use super::index::{self, Indexed};
 use super::selection::Selection;
-use super::{RemoteFile, SourceConfig, SourceError, cloud, s3};
+use super::{Listing, RemoteFile, SourceConfig, SourceError, cloud, s3};
 use crate::list::WeightsGoods;
 use crate::types::WeightsUri;
 
@@ -23,6 +24,7 @@ pub struct Sources(Arc<Clients>);
 struct Clients {
     config: SourceConfig,
     http: Http,
+    hub: Hub,
     s3: s3::Clients,
     clouds: cloud::Clients,
     files: Files,
@@ -35,10 +37,11 @@ impl Sources {
     /// When the CA certificates can't be read.
     pub fn new(config: SourceConfig) -> Result<Self, SourceError> {
         let http = Http::new(&config)?;
+        let hub = Hub::new(&config)?;
         let s3 = s3::Clients::new(&config)?;
         let clouds = cloud::Clients::new(&config)?;
         let files = Files::new(&config);
-        Ok(Self(Arc::new(Clients { config, http, s3, clouds, files })))
+        Ok(Self(Arc::new(Clients { config, http, hub, s3, clouds, files })))
     }
 
     /// Lists the files that `goods` means, sorted by path: filtered by its globs, with the digests it gives where
@@ -54,29 +57,32 @@ impl Sources {
         &self,
         goods: &WeightsGoods,
         credentials: Option<&str>,
-    ) -> Result<Vec<RemoteFile>, SourceError> {
+    ) -> Result<Listing, SourceError> {
         let selection = Selection::new(goods);
         let credentials = match credentials {
             Some(name) => Some(Credentials::read(&self.0.config, name).await?),
             None => None,
         };
-        let files = match &goods.uri {
-            WeightsUri::Http(url) => self.0.http(url, goods.index, credentials.as_ref(), &selection).await?,
+        let credentials = credentials.as_ref();
+        let listing: Listing = match &goods.uri {
+            WeightsUri::Http(url) => self.0.http(url, goods.index, credentials, &selection).await?.into(),
             WeightsUri::S3 { bucket, key } => {
-                self.0.s3.bucket(bucket, credentials.as_ref()).await?.files(key, &selection).await?
+                self.0.s3.bucket(bucket, credentials).await?.files(key, &selection).await?.into()
+            }
+            WeightsUri::HuggingFace { repo, revision } => {
+                self.0.hub.repository(repo, revision, credentials)?.files(&selection).await?
             }
             WeightsUri::Gcs { bucket, key } => {
-                self.0.clouds.google(bucket, credentials.as_ref()).await?.files(key, &selection).await?
+                self.0.clouds.google(bucket, credentials).await?.files(key, &selection).await?.into()
             }
             WeightsUri::Azure { account, container, key } => {
-                let container =
-                    self.0.clouds.azure(account.as_deref(), container, credentials.as_ref()).await?;
-                container.files(key, &selection).await?
+                let container = self.0.clouds.azure(account.as_deref(), container, credentials).await?;
+                container.files(key, &selection).await?.into()
             }
-            WeightsUri::File(path) => self.0.files.files(path, credentials.as_ref(), &selection).await?,
+            WeightsUri::File(path) => self.0.files.files(path, credentials, &selection).await?.into(),
             uri => return Err(SourceError::Unsupported { scheme: uri.scheme().to_owned() }),
         };
-        selection.check(files)
+        Ok(Listing { files: selection.check(listing.files)?, ..listing })
     }
 }
 

@@ -3,6 +3,8 @@ use std::str::FromStr;
 
 use url::Url;
 
+use super::{HubRepo, RelPath};
+
 /// Where weights come from. One variant a scheme; each source room understands its own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WeightsUri {
@@ -34,9 +36,9 @@ pub enum WeightsUri {
     /// `hf://org/name@revision`.
     HuggingFace {
         /// `org/name`.
-        repo: String,
+        repo: HubRepo,
         /// A branch, a tag or a commit; `main` where none is given.
-        revision: String,
+        revision: RelPath,
     },
     /// `oci://registry/repository:tag`: an artifact in a registry.
     Oci(super::ImageRef),
@@ -151,24 +153,14 @@ fn parse_azure(rest: &str) -> Result<WeightsUri, InvalidWeightsUri> {
     Ok(WeightsUri::Azure { account, container: container.to_owned(), key: key.to_owned() })
 }
 
+/// A revision becomes the name of a file in a cache of the Hub's layout.
 fn parse_hugging_face(rest: &str) -> Result<WeightsUri, InvalidWeightsUri> {
     let invalid = |problem: &str| InvalidWeightsUri { problem: problem.to_owned() };
     let (repo, revision) = rest.split_once('@').unwrap_or((rest, "main"));
-    let is_name = |name: &str| {
-        (1..=96).contains(&name.len())
-            && !name.starts_with(['.', '-'])
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-            && !name.contains("..")
-    };
-    let parts: Vec<&str> = repo.split('/').collect();
-    if parts.len() != 2 || !parts.iter().all(|part| is_name(part)) {
-        return Err(invalid("write hf://org/name or hf://org/name@revision"));
-    }
-    let is_revision_part = |part: &str| !matches!(part, "" | "." | "..");
-    if !revision.split('/').all(is_revision_part) || revision.chars().any(|c| c.is_whitespace()) {
-        return Err(invalid("the revision after @ is malformed"));
-    }
-    Ok(WeightsUri::HuggingFace { repo: repo.to_owned(), revision: revision.to_owned() })
+    let repo = repo.parse().map_err(|_| invalid("write hf://org/name or hf://org/name@revision"))?;
+    let revision = revision.parse::<RelPath>().ok().filter(|it| !it.as_str().contains(char::is_whitespace));
+    let revision = revision.ok_or_else(|| invalid("the revision after @ is malformed"))?;
+    Ok(WeightsUri::HuggingFace { repo, revision })
 }
 
 /// The URI for people and logs: what follows `?` may be a signature, so it's left out.
@@ -246,6 +238,9 @@ mod tests {
             "hf://a/b/c",
             "hf://../b",
             "hf://a/b@",
+            "hf://a--b/c",
+            "hf://a/b@x/../y",
+            "hf://a/b@x y",
             "file://relative",
             "file:///a/../b",
             "az://",

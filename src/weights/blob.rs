@@ -8,7 +8,7 @@ use super::error::OpError;
 use super::incoming::Incoming;
 use super::layout;
 use super::ops::{self, Dir};
-use crate::types::{Digest, Hasher};
+use crate::types::{Digest, GitHasher, GitOid, Hasher};
 
 /// Whether `stat` is how a blob of `size` bytes looks. Its digest was right before it got its name, and nobody
 /// but root can have changed it since.
@@ -85,13 +85,25 @@ pub(super) fn adopt(root: &Dir, incoming: &mut Incoming, digest: Digest, size: u
 }
 
 /// The digest of all of an open file.
-pub(super) fn hash(mut file: &File) -> io::Result<Digest> {
-    let mut buffer = vec![0; 1 << 20];
+pub(super) fn hash(file: &File) -> io::Result<Digest> {
     let mut hasher = Hasher::new();
+    read_all(file, |bytes| hasher.update(bytes))?;
+    Ok(hasher.finish())
+}
+
+/// git's name for all of an open file, which should be `size` bytes long.
+pub(super) fn git_oid(file: &File, size: u64) -> io::Result<GitOid> {
+    let mut hasher = GitHasher::new(size);
+    read_all(file, |bytes| hasher.update(bytes))?;
+    Ok(hasher.finish())
+}
+
+fn read_all(mut file: &File, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 20];
     loop {
         match file.read(&mut buffer) {
-            Ok(0) => return Ok(hasher.finish()),
-            Ok(n) => hasher.update(buffer.get(..n).unwrap_or_default()),
+            Ok(0) => return Ok(()),
+            Ok(n) => take(buffer.get(..n).unwrap_or_default()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

@@ -12,6 +12,7 @@ use super::data_file::Keeper;
 use super::error::{CacheError, OpError, WeightsError};
 use super::found::Found;
 use super::holds::{Held, Holds};
+use super::hub::{self, Hub, HubPlace};
 use super::incoming::{Arrival, Incoming};
 use super::journal::Origin;
 use super::layout::{self, PartialKey};
@@ -24,7 +25,8 @@ use super::root_fs::RootFsPolicy;
 use super::spot::Spot;
 use super::tree::{self, Retired};
 use super::{blob, partials, stock};
-use crate::types::{Digest, EntryId};
+use crate::source::HubCommit;
+use crate::types::{Digest, EntryId, Revision};
 
 /// The weights on this node's disk, held by the one process that may write them. All calls block on the file system;
 /// from async code they belong on a blocking thread.
@@ -70,7 +72,7 @@ impl Cache {
         policy.check(&root)?;
         let v1 = public(&root, layout::V1)?;
         let lock = Lock::take(&root, &v1)?;
-        for path in [layout::ALL_BLOBS, layout::BLOBS, layout::REVISIONS, layout::WEIGHTS] {
+        for path in [layout::ALL_BLOBS, layout::BLOBS, layout::REVISIONS, layout::WEIGHTS, layout::HUB] {
             public(&root, path)?;
         }
         partials::sweep(&root.make(layout::PARTIAL, layout::PRIVATE_DIR)?, SystemTime::now())?;
@@ -89,6 +91,7 @@ impl Cache {
             _lock: lock,
         };
         cache.remove_unfinished()?;
+        cache.settle_hub();
         // A name that a killed run made may be visible and not yet durable; after this, visible is durable.
         cache.root.sync_all()?;
         Ok(Arc::new(cache))
@@ -115,7 +118,7 @@ impl Cache {
         Ok(names)
     }
 
-    /// Takes away what an entry shows to pods: `current` first, then every revision; and what was fetched for it of
+    /// Takes away what an entry shows to pods: its part of `hub/`, refs first; then `current` and every revision; and what was fetched for it of
     /// files that aren't finished. The bytes and the manifests of finished ones stay, so that listing it again costs no
     /// transfer of them. What a process has open or mapped stays as it is, and all of
     /// the entry with it. Whether a container still uses it is the caller's to know ([`Declared`](super::Declared)),
@@ -131,6 +134,11 @@ impl Cache {
         // Before the first name goes.
         if let Some(path) = tree::first_in_use(&self.root, id)? {
             return Ok(Retired::InUse(path));
+        }
+        let staged = self.staged_name();
+        let hub = Hub::new(&self.root, &self.staging, &staged);
+        if !hub.is_empty()? {
+            hub.settle(&hub::shown(&self.root, Some(id))?)?;
         }
         let retired = tree::hide(&self.root, &self.staging, &self.staged_name(), id)?;
         Ok(match retired {
@@ -151,7 +159,39 @@ impl Cache {
         let Some(entry) = self.root.find(layout::entry(id))? else { return Ok(None) };
         let current = entry.read_link(layout::CURRENT)?;
         let keep = |name: &str| current.as_deref().is_some_and(|current| current == name);
-        Ok(tree::remove_trees(&self.root, &entry, &self.staging, &self.staged_name(), id, keep)?)
+        let kept = tree::remove_trees(&self.root, &entry, &self.staging, &self.staged_name(), id, keep)?;
+        self.settle_hub();
+        Ok(kept)
+    }
+
+    /// Makes `hub/` what the entries show. Whatever comes of it, the entries themselves are right; what an entry
+    /// lacks there is its [`Named::problem`].
+    fn settle_hub(&self) {
+        let staged = self.staged_name();
+        let hub = Hub::new(&self.root, &self.staging, &staged);
+        let settle = || match hub.is_empty()? {
+            true => Ok(()),
+            false => Ok::<_, CacheError>(hub.settle(&hub::shown(&self.root, None)?)?),
+        };
+        if let Err(error) = settle() {
+            tracing::warn!(error = crate::rt::chain(&error), "hub/ is not as it should be");
+        }
+    }
+
+    /// Whether an entry that shows `revision` came by it from this commit, and `hub/` says so.
+    pub(super) fn is_from(
+        &self,
+        id: &EntryId,
+        revision: Revision,
+        commit: Option<&HubCommit>,
+    ) -> Result<bool, CacheError> {
+        let manifest = Manifest::read(&self.root, revision)?;
+        let place = manifest.and_then(|mut manifest| manifest.entries.remove(id)?.hub);
+        Ok(match (place, commit) {
+            (None, None) => true,
+            (Some(place), Some(commit)) => place.is(commit) && hub::points(&self.root, &place)?,
+            (Some(_), None) | (None, Some(_)) => false,
+        })
     }
 
     /// Trees without a `current` are of a first revision that was about to be shown, or of an entry that was about
@@ -383,13 +423,15 @@ impl Cache {
     }
 
     /// Makes these files what the entry shows. All blobs must be there. The manifest comes before the tree, so
-    /// that there's never a tree that nobody can tell anything about. Does nothing once `gone` is cancelled: who
+    /// that there's never a tree that nobody can tell anything about; a snapshot in `hub/` comes before `current`, and
+    /// its ref after it. Does nothing once `gone` is cancelled: who
     /// retires an entry after its job is gone must not find it shown again.
     pub(super) fn show(
         &self,
         id: &EntryId,
         files: tree::Files,
-        request: Request,
+        mut request: Request,
+        commit: Option<&HubCommit>,
         gone: &CancellationToken,
     ) -> Result<(), WeightsError> {
         let _changing = self.change_names();
@@ -399,9 +441,18 @@ impl Cache {
         let fresh = Manifest::new(files);
         let revision = fresh.revision();
         let mut manifest = Manifest::read(&self.root, revision)?.unwrap_or(fresh);
+        let earlier = manifest.entries.get(id).and_then(|earlier| earlier.hub.as_ref());
+        request.hub = request.hub.map(|place| earlier.into_iter().fold(place, HubPlace::after));
         manifest.entries.insert(id.clone(), request);
         manifest.write(&self.root, &self.staging, &self.staged_name())?;
-        Ok(tree::show(&self.root, &self.staging, &self.staged_name(), id, revision, &manifest.files)?)
+        let staged = self.staged_name();
+        if let Some(commit) = commit {
+            let hub = Hub::new(&self.root, &self.staging, &staged);
+            hub.add(commit, &manifest.files, &hub::shown(&self.root, None)?)?;
+        }
+        tree::show(&self.root, &self.staging, &staged, id, revision, &manifest.files)?;
+        self.settle_hub();
+        Ok(())
     }
 }
 

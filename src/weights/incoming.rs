@@ -3,6 +3,7 @@ use std::thread::JoinHandle;
 
 use tokio_util::sync::CancellationToken;
 
+use super::blob;
 use super::data_file::{DataFile, Keeper};
 use super::error::{OpError, WeightsError};
 use super::journal::{Journal, Origin};
@@ -11,6 +12,7 @@ use super::ops::Dir;
 use super::resume;
 use super::spot::Spot;
 use crate::fetch::{Kept, Sink};
+use crate::types::GitOid;
 
 /// A file on its way in: preallocated, not yet trusted, under a name that nobody else looks at.
 ///
@@ -97,6 +99,14 @@ impl Incoming {
     pub(super) fn seal(&mut self, mode: u32) -> Result<(), OpError> {
         self.end_marking(End::Forgotten);
         self.data.seal(mode)
+    }
+
+    /// git's name for the `size` bytes that are in it. They are read again: only small files are known by that name.
+    pub(super) fn git_oid(&self, size: u64) -> Result<GitOid, OpError> {
+        let Spot { dir, data: name, .. } = &*self.spot;
+        let failed = |cause| OpError::new("read", &dir.path().join(name), cause);
+        let file = dir.open_file(name)?.ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
+        blob::git_oid(&file, size).map_err(failed)
     }
 
     pub(super) fn dir(&self) -> &Dir {

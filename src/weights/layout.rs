@@ -12,14 +12,19 @@
 //!   v1/staging/<n>                    trees, manifests and links on their way in or out; swept when it's opened
 //!   weights/<id>/<12 hex>/…           one revision: hard links to blobs, in directories of 0755
 //!   weights/<id>/current              relative link to `<12 hex>`, switched by rename
+//!   hub/models--org--name/            entries of hf:// again, as the Hub's own clients keep them (HF_HUB_CACHE):
+//!     snapshots/<commit>/…            hard links to blobs; of one commit, the files of all entries that have it
+//!     trees/<commit>.json             all files that the commit has, with their sizes
+//!     refs/<revision>                 the commit; written last, removed first
+//!     .stoker                         the mark without which the directory isn't ours
 //! ```
 //!
-//! Pods see `weights/` only, and nothing is ever written there in place: trees and links arrive by rename.
+//! Pods see `weights/` and `hub/` only, and nothing is ever written there in place: trees and links arrive by rename.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use crate::types::{Digest, EntryId, RelPath, Revision};
+use crate::types::{Digest, EntryId, GitOid, HubRepo, RelPath, Revision};
 
 pub(super) const V1: &str = "v1";
 pub(super) const LOCK: &str = "lock";
@@ -84,6 +89,11 @@ pub(super) fn entry(id: &EntryId) -> PathBuf {
     Path::new(WEIGHTS).join(id.as_str())
 }
 
+/// The directory of a Hub's repository.
+pub(super) fn hub_repository(repo: &HubRepo) -> PathBuf {
+    Path::new(HUB).join(repo.folder())
+}
+
 /// Whether this is how a tree under an entry is called: 12 hex digits.
 pub(super) fn is_tree_name(name: &str) -> bool {
     is_lower_hex(name, 12)
@@ -102,6 +112,11 @@ impl PartialKey {
     /// For a file whose digest is published.
     pub(super) fn of_digest(digest: Digest) -> Self {
         Self(digest.hex())
+    }
+
+    /// For a file of which git's name for its bytes is published.
+    pub(super) fn of_git(oid: GitOid) -> Self {
+        Self(Digest::of(format!("git\n{oid}").as_bytes()).hex())
     }
 
     /// For a file without one: what was asked for, and the version that the source named.

@@ -4,8 +4,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::error::{CacheError, OpError};
-use super::layout;
-use super::ops::{self, Dir};
+use super::hub::HubPlace;
+use super::ops::Dir;
+use super::{layout, small_file};
 use crate::types::{Digest, EntryId, RelPath, Revision};
 
 const FORMAT: u32 = 1;
@@ -37,6 +38,9 @@ pub(super) struct Request {
     /// For people; never with a signature.
     pub(super) source: String,
     pub(super) created: Timestamp,
+    /// Where it is in `hub/`, if it came from a Hub.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) hub: Option<HubPlace>,
     pub(super) files: BTreeMap<RelPath, Provenance>,
 }
 
@@ -93,16 +97,8 @@ impl Manifest {
         let dir = root.open(layout::REVISIONS)?;
         let name = layout::manifest(self.revision());
         let path = dir.path().join(&name);
-        let bytes = serde_json::to_vec_pretty(self)
-            .map_err(|cause| CacheError::Manifest { path: path.clone(), cause })?;
-        let file = staging.create_file(staged, 0o644)?;
-        let written = ops::write_all_at(&file, &bytes, 0)
-            .and_then(|()| ops::set_mode(&file, 0o644))
-            .and_then(|()| ops::sync(&file))
-            .map_err(|cause| OpError::new("write", &path, cause))
-            .and_then(|()| dir.rename_from(staging, staged, &name));
-        written.inspect_err(|_| drop(staging.unlink(staged)))?;
-        Ok(dir.sync()?)
+        let bytes = serde_json::to_vec_pretty(self).map_err(|cause| CacheError::Manifest { path, cause })?;
+        Ok(small_file::put(&dir, &name, &bytes, staging, staged)?)
     }
 
     /// All revisions that have a manifest, by name alone.
@@ -128,6 +124,7 @@ mod tests {
                 fingerprint: Digest::of(b"request"),
                 source: "s3://bucket/a/".to_owned(),
                 created: "2026-11-24T12:00:00Z".parse().unwrap(),
+                hub: None,
                 files: BTreeMap::from([(path, provenance)]),
             },
         );

@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::error::CacheError;
+use super::hub;
 use super::layout;
 use super::manifest::Manifest;
 use super::ops::{self, Dir};
@@ -128,7 +129,11 @@ fn current(root: &Dir, entry: &Dir, id: &EntryId) -> Result<Result<Current, Stri
         }
         let Some(manifest) = Manifest::read(root, revision)? else { continue };
         let Some(request) = manifest.entries.get(id) else { continue };
-        return Ok(match tree::problem(root, entry, name, &manifest.files)? {
+        let problem = match (tree::problem(root, entry, name, &manifest.files)?, &request.hub) {
+            (None, Some(place)) => hub::problem(root, place, &manifest.files)?,
+            (problem, _) => problem,
+        };
+        return Ok(match problem {
             Some(problem) => Err(problem),
             None => Ok(Current {
                 revision,

@@ -8,13 +8,14 @@ use jiff::Timestamp;
 
 use super::cache::Earlier;
 use super::error::WeightsError;
+use super::hub::HubPlace;
 use super::journal::Origin;
 use super::layout::PartialKey;
 use super::manifest::{Content, Provenance, Request};
 use super::tree::Files;
 use crate::list::WeightsGoods;
-use crate::source::{RangeSource, RemoteFile};
-use crate::types::{Digest, EntryId, RelPath};
+use crate::source::{HubCommit, RangeSource, RemoteFile};
+use crate::types::{Digest, EntryId, GitOid, Published, RelPath};
 
 /// One file of an entry.
 #[derive(Debug, Clone)]
@@ -22,8 +23,8 @@ pub(super) struct Wanted {
     pub(super) path: RelPath,
     pub(super) size: u64,
     pub(super) version: Option<String>,
-    /// The digest that the source or the list publishes.
-    pub(super) published: Option<Digest>,
+    /// What the source or the list says its bytes are.
+    pub(super) published: Option<Published>,
     /// The digest that its bytes have: as published, or as recorded when the same version was fetched before.
     pub(super) known: Option<Digest>,
     pub(super) key: PartialKey,
@@ -34,12 +35,21 @@ impl Wanted {
     /// The digest that arriving bytes must have. A recorded one binds only while the source itself says that the
     /// version is the same; by the length alone nobody can say that.
     pub(super) fn expected(&self) -> Option<Digest> {
-        self.published.or(self.known.filter(|_| self.version.is_some()))
+        let published = self.published.and_then(Published::sha256);
+        published.or(self.known.filter(|_| self.version.is_some()))
     }
 
-    /// Whether its digest is found out here, and holds for its version.
+    /// git's name that arriving bytes must have, where the source publishes that.
+    pub(super) fn git(&self) -> Option<GitOid> {
+        match self.published {
+            Some(Published::Git(oid)) => Some(oid),
+            Some(Published::Sha256(_)) | None => None,
+        }
+    }
+
+    /// Whether its SHA-256 is found out here, and holds for its version.
     pub(super) fn is_to_be_found(&self) -> bool {
-        self.published.is_none() && self.version.is_some()
+        self.published.and_then(Published::sha256).is_none() && self.version.is_some()
     }
 
     /// What a journal says it is of; `None` where nothing would tell two versions of it apart, so that nobody can go
@@ -74,9 +84,11 @@ pub(super) fn plan(
             if verified_only && file.digest.is_none() {
                 return Err(WeightsError::Unverified { path: file.path });
             }
-            let known = file.digest.or_else(|| earlier.and_then(|earlier| recorded(earlier, &file)));
+            let sha256 = file.digest.and_then(Published::sha256);
+            let known = sha256.or_else(|| earlier.and_then(|earlier| recorded(earlier, &file)));
             let key = match file.digest {
-                Some(digest) => PartialKey::of_digest(digest),
+                Some(Published::Sha256(digest)) => PartialKey::of_digest(digest),
+                Some(Published::Git(oid)) => PartialKey::of_git(oid),
                 None => PartialKey::of_request(fingerprint, &file.path, file.size, file.version.as_deref()),
             };
             let RemoteFile { path, size, version, digest: published, bytes } = file;
@@ -129,7 +141,12 @@ pub(super) fn contents(wanted: &[Wanted], digests: &BTreeMap<RelPath, Digest>) -
 }
 
 /// What the manifest keeps of this request.
-pub(super) fn request(goods: &WeightsGoods, wanted: &[Wanted], created: Timestamp) -> Request {
+pub(super) fn request(
+    goods: &WeightsGoods,
+    wanted: &[Wanted],
+    commit: Option<&HubCommit>,
+    created: Timestamp,
+) -> Request {
     let files = wanted.iter().map(|file| {
         let provenance = Provenance { verified: file.published.is_some(), version: file.version.clone() };
         (file.path.clone(), provenance)
@@ -138,6 +155,7 @@ pub(super) fn request(goods: &WeightsGoods, wanted: &[Wanted], created: Timestam
         fingerprint: goods.fingerprint(),
         source: goods.uri.to_string(),
         created,
+        hub: commit.map(HubPlace::of),
         files: files.collect(),
     }
 }
@@ -152,7 +170,7 @@ mod tests {
             path: path.parse().unwrap(),
             size,
             version: version.map(str::to_owned),
-            digest,
+            digest: digest.map(Published::Sha256),
             bytes: Arc::new(MemorySource::new(Vec::new())),
         }
     }
@@ -167,6 +185,7 @@ mod tests {
                 fingerprint: Digest::of(b"request"),
                 source: String::new(),
                 created: Timestamp::UNIX_EPOCH,
+                hub: None,
                 files: BTreeMap::from([(path, provenance)]),
             },
         }

@@ -19,7 +19,7 @@ use super::transfer::{self, Fetched, Transfer, blocking};
 use crate::fetch::Engine;
 use crate::list::WeightsGoods;
 use crate::source::{RemoteFile, Sources};
-use crate::types::{Digest, Progress, RelPath, Revision};
+use crate::types::{Digest, GitOid, Progress, RelPath, Revision};
 
 const FILES_AT_ONCE: usize = 4;
 /// Begins the name of a file that isn't finished, and its journal's; what a killed run left is gone on with by the
@@ -87,8 +87,8 @@ impl Puller {
         let mut listings = 0;
         loop {
             listings += 1;
-            let files = transfer::list(&self.sources, goods, credentials, stop).await?;
-            let outcome = self.pull_files(&dir, goods, files, progress, stop).await;
+            let listing = transfer::list(&self.sources, goods, credentials, stop).await?;
+            let outcome = self.pull_files(&dir, goods, listing.files, progress, stop).await;
             if !transfer::list_again(&outcome, listings) {
                 return outcome;
             }
@@ -108,7 +108,7 @@ impl Puller {
         let found = Arc::new(Found::new(dir.open("")?, FOUND.to_owned()));
         plan::recall(&mut wanted, &found.read());
         let (at, all) = (dir.clone(), wanted.clone());
-        let (missing, allocated) = blocking(move || missing(&at, all)).await??;
+        let (missing, kept, allocated) = blocking(move || missing(&at, all)).await??;
         let bytes = missing.iter().map(|file| file.size).fold(0, u64::saturating_add);
         let ((available, _), needed) = (dir.space()?, bytes.saturating_sub(allocated));
         if needed > available {
@@ -117,8 +117,7 @@ impl Puller {
             return Err(WeightsError::NoSpace { root, needed, available, reserve: 0, max: None, freed });
         }
         progress.set_total(progress.done().saturating_add(bytes));
-        let known = wanted.iter().filter_map(|file| Some((file.path.clone(), file.known?)));
-        let mut digests: BTreeMap<_, _> = known.collect();
+        let mut digests = kept;
         let stop = stop.child_token();
         let transfer = Transfer { engine: &self.engine, progress, stop: &stop };
         let jobs = missing.iter().map(|file| self.pull_one(dir, file, &found, transfer)).collect();
@@ -188,14 +187,18 @@ fn unfinished(file: &Wanted) -> String {
     format!("{UNFINISHED}{}", hex.get(..16).unwrap_or(&hex))
 }
 
-/// Those that aren't there yet with the right digest, and how many bytes have their room on the disk already. Takes
-/// away what a killed run left beside them and nobody can go on with.
-fn missing(dir: &Dir, wanted: Vec<Wanted>) -> Result<(Vec<Wanted>, u64), OpError> {
+/// What there is to do in a directory: the files that aren't there yet with the right bytes, the digests of the others,
+/// and how many bytes of the former have their room on the disk already.
+type Missing = (Vec<Wanted>, BTreeMap<RelPath, Digest>, u64);
+
+/// Looks what is missing. Takes away what a killed run left beside the files and nobody can go on with.
+fn missing(dir: &Dir, wanted: Vec<Wanted>) -> Result<Missing, OpError> {
     let parents: BTreeSet<PathBuf> = wanted.iter().map(|file| split(&file.path).0).collect();
-    let mut missing = Vec::new();
+    let (mut missing, mut kept) = (Vec::new(), BTreeMap::new());
     for file in wanted {
-        if !is_there(dir, &file)? {
-            missing.push(file);
+        match found(dir, &file)? {
+            Some(digest) => drop(kept.insert(file.path, digest)),
+            None => missing.push(file),
         }
     }
     let resumable = missing.iter().filter(|file| file.origin(None).is_some());
@@ -215,26 +218,42 @@ fn missing(dir: &Dir, wanted: Vec<Wanted>) -> Result<(Vec<Wanted>, u64), OpError
             }
         }
     }
-    Ok((missing, allocated))
+    Ok((missing, kept, allocated))
 }
 
-fn is_there(dir: &Dir, wanted: &Wanted) -> Result<bool, OpError> {
-    let Some(expected) = wanted.expected() else { return Ok(false) };
+/// The digest of the file that is there, if its bytes are what they should be.
+fn found(dir: &Dir, wanted: &Wanted) -> Result<Option<Digest>, OpError> {
+    let (expected, git) = (wanted.expected(), wanted.git());
+    if expected.is_none() && git.is_none() {
+        return Ok(None);
+    }
     let (parent, leaf) = split(&wanted.path);
-    let Some(parent) = dir.find(parent)? else { return Ok(false) };
+    let Some(parent) = dir.find(parent)? else { return Ok(None) };
     let same_size = |stat| ops::is_file(&stat) && u64::try_from(stat.st_size) == Ok(wanted.size);
     if !parent.stat(&leaf)?.is_some_and(same_size) {
-        return Ok(false);
+        return Ok(None);
     }
-    let Some(file) = parent.open_file(&leaf)? else { return Ok(false) };
+    let Some(file) = parent.open_file(&leaf)? else { return Ok(None) };
     let path = &parent.path().join(&leaf);
     let failed = |doing| move |cause| OpError::new(doing, path, cause);
-    if blob::hash(&file).map_err(failed("read"))? != expected {
-        return Ok(false);
+    let digest = blob::hash(&file).map_err(failed("read"))?;
+    let is_right = match expected {
+        Some(expected) => digest == expected,
+        None => git_oid(&parent, &leaf, wanted.size)? == git,
+    };
+    if !is_right {
+        return Ok(None);
     }
     // It counts as durable from here on, whoever wrote it.
     ops::sync(&file).map_err(failed("fsync"))?;
-    Ok(true)
+    Ok(Some(digest))
+}
+
+fn git_oid(parent: &Dir, leaf: &str, size: u64) -> Result<Option<GitOid>, OpError> {
+    let Some(file) = parent.open_file(leaf)? else { return Ok(None) };
+    let oid =
+        blob::git_oid(&file, size).map_err(|cause| OpError::new("read", &parent.path().join(leaf), cause));
+    oid.map(Some)
 }
 
 fn sync_parents(dir: &Dir, paths: &[RelPath]) -> Result<(), OpError> {

@@ -8,8 +8,8 @@ use super::incoming::Incoming;
 use super::plan::Wanted;
 use crate::fetch::{Engine, FetchError};
 use crate::list::WeightsGoods;
-use crate::source::{RemoteFile, Sources};
-use crate::types::{Digest, ErrorKind, Progress};
+use crate::source::{Listing, Sources};
+use crate::types::{Digest, ErrorKind, Progress, Published};
 
 /// How often a file may come with wrong bytes before it's the source's fault and not the way's.
 const STRIKES: u32 = 3;
@@ -35,9 +35,9 @@ pub(super) struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
-    /// Fetches what is missing of one file and compares its digest, if one is known. What comes with other bytes is
-    /// thrown away and all of it fetched again, three times in all. What is stopped, or fails, stays for the next run,
-    /// unless the source has another version now.
+    /// Fetches what is missing of one file and compares it with what is known of its bytes, if anything is. What comes
+    /// with other bytes is thrown away and all of it fetched again, three times in all. What is stopped, or fails,
+    /// stays for the next run, unless the source has another version now.
     pub(super) async fn fetch(&self, wanted: &Wanted, place: Place) -> Result<Fetched, WeightsError> {
         let mut tries = 0;
         loop {
@@ -60,10 +60,8 @@ impl Transfer<'_> {
                 }
             };
             tries += 1;
-            let Some(expected) = wanted.expected().filter(|expected| *expected != digest) else {
-                return Ok(Fetched { incoming, digest, bytes });
-            };
-            let found = digest;
+            let (incoming, wrong) = compared(incoming, wanted, digest).await?;
+            let Some((expected, found)) = wrong else { return Ok(Fetched { incoming, digest, bytes }) };
             // Freeing a large file's blocks takes a while.
             blocking(move || incoming.discard()).await?;
             self.progress.take_back(wanted.size);
@@ -75,13 +73,32 @@ impl Transfer<'_> {
     }
 }
 
+/// What a file's bytes should be and are, where that isn't the same.
+type Wrong = Option<(Published, Published)>;
+
+/// Compares the bytes that came, of which `found` is the SHA-256, with all that is known of them.
+async fn compared(
+    incoming: Incoming,
+    wanted: &Wanted,
+    found: Digest,
+) -> Result<(Incoming, Wrong), WeightsError> {
+    if let Some(expected) = wanted.expected().filter(|expected| *expected != found) {
+        return Ok((incoming, Some((expected.into(), found.into()))));
+    }
+    let Some(expected) = wanted.git() else { return Ok((incoming, None)) };
+    let size = wanted.size;
+    let (incoming, found) = blocking(move || incoming.git_oid(size).map(|oid| (incoming, oid))).await??;
+    let wrong = (found != expected).then_some((Published::Git(expected), Published::Git(found)));
+    Ok((incoming, wrong))
+}
+
 /// Which files there are, now.
 pub(super) async fn list(
     sources: &Sources,
     goods: &WeightsGoods,
     credentials: Option<&str>,
     stop: &CancellationToken,
-) -> Result<Vec<RemoteFile>, WeightsError> {
+) -> Result<Listing, WeightsError> {
     tokio::select! {
         biased;
         () = stop.cancelled() => Err(WeightsError::Stopped),

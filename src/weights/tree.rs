@@ -79,19 +79,7 @@ pub(super) fn show(
     let name = revision.short();
     let entry = root.make(layout::entry(id), layout::PUBLIC_DIR)?;
     let before = entry.read_link(layout::CURRENT)?;
-    if problem(root, &entry, &name, files)?.is_none() {
-        // Complete, but perhaps by a run that ended before it was durable.
-        sync_all_directories(&entry.open(&name)?)?;
-    } else {
-        build(root, staging, staged, files).inspect_err(|_| drop(staging.remove_tree(staged)))?;
-        if entry.stat(&name)?.is_some() {
-            entry.exchange_with(staging, staged, &name)?;
-            staging.remove_tree(staged)?;
-        } else {
-            entry.rename_from(staging, staged, &name)?;
-        }
-    }
-    entry.sync()?;
+    put(root, staging, staged, &entry, &name, files)?;
     root.open(layout::WEIGHTS)?.sync()?;
     if before.as_deref().is_none_or(|before| before != name.as_str()) {
         staging.symlink(&name, staged)?;
@@ -106,6 +94,46 @@ pub(super) fn show(
         Err(error) => tracing::warn!(%id, error = crate::rt::chain(&error), "an old revision stays"),
     }
     Ok(())
+}
+
+/// Makes the directory `name` in `parent` exactly these files, from one moment to the next, durably.
+pub(super) fn put(
+    root: &Dir,
+    staging: &Dir,
+    staged: &str,
+    parent: &Dir,
+    name: &str,
+    files: &Files,
+) -> Result<(), OpError> {
+    if problem(root, parent, name, files)?.is_none() {
+        // Complete, but perhaps by a run that ended before it was durable.
+        sync_all_directories(&parent.open(name)?)?;
+    } else {
+        build(root, staging, staged, files).inspect_err(|_| drop(staging.remove_tree(staged)))?;
+        if parent.stat(name)?.is_some() {
+            parent.exchange_with(staging, staged, name)?;
+            staging.remove_tree(staged)?;
+        } else {
+            parent.rename_from(staging, staged, name)?;
+        }
+    }
+    parent.sync()
+}
+
+/// The first of these files that isn't in `tree` as another name of its blob. What else is there doesn't matter.
+pub(super) fn not_linked(root: &Dir, tree: &Dir, files: &Files) -> Result<Option<RelPath>, OpError> {
+    let identity = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+    for (path, content) in files {
+        let parent = tree.find(path.as_path().parent().unwrap_or(Path::new("")))?;
+        let leaf = path.as_path().file_name().unwrap_or_default();
+        let there = parent.map(|parent| parent.stat(leaf)).transpose()?.flatten();
+        let (fan, name) = layout::blob(content.sha256);
+        let blob = root.find(fan)?.map(|dir| dir.stat(name)).transpose()?.flatten();
+        if there.is_none() || there.map(identity) != blob.map(identity) {
+            return Ok(Some(path.clone()));
+        }
+    }
+    Ok(None)
 }
 
 /// Links every file into a new tree in staging, and makes its directories durable.

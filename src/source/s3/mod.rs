@@ -12,7 +12,7 @@ use super::patience::patiently;
 use super::selection::Selection;
 use super::sources::PROBES;
 use super::{RemoteFile, SourceConfig, SourceError};
-use crate::types::{Digest, RelPath};
+use crate::types::{Digest, Published, RelPath};
 
 mod checksum;
 mod clients;
@@ -152,7 +152,7 @@ impl Bucket {
     fn file(&self, seen: Seen, digest: Option<Digest>) -> RemoteFile {
         let Seen { key, path, size, etag, .. } = seen;
         let bytes = Arc::new(S3Object::new(self.clone(), key, size, etag.clone()));
-        RemoteFile { path, size, version: etag, digest, bytes }
+        RemoteFile { path, size, version: etag, digest: digest.map(Published::Sha256), bytes }
     }
 
     /// The bucket and the key for people.

@@ -33,7 +33,7 @@ impl Volume {
     }
 
     async fn resolve(&self, path: &str) -> Result<Vec<RemoteFile>, SourceError> {
-        self.sources().resolve(&goods(&self.uri(path), false), None).await
+        Ok(self.sources().resolve(&goods(&self.uri(path), false), None).await?.files)
     }
 
     async fn invalid(&self, path: &str) -> String {
@@ -80,7 +80,7 @@ async fn what_is_no_file_is_told_unless_it_is_not_wanted() {
     std::os::unix::fs::symlink("/etc/passwd", at("m/odd")).unwrap();
     let mut wanted = goods(&volume.uri("m/"), false);
     wanted.globs = Globs::new(&["*.bin".to_owned()], &[]).unwrap();
-    let files = volume.sources().resolve(&wanted, None).await.unwrap();
+    let files = volume.sources().resolve(&wanted, None).await.unwrap().files;
     assert_eq!(files.len(), 1, "what isn't wanted disturbs nobody");
 }
 

@@ -45,7 +45,7 @@ async fn globs_choose_and_an_empty_choice_is_an_error() {
     let mut wanted = goods(&server.url("/m/index.json"), true);
     wanted.globs = Globs::new(&["*.bin".to_owned()], &["sub/".to_owned()]).unwrap();
     let sources = Sources::new(config()).unwrap();
-    let found = sources.resolve(&wanted, None).await.unwrap();
+    let found = sources.resolve(&wanted, None).await.unwrap().files;
     assert_eq!(found.len(), 1);
     assert_eq!(server.seen().len(), 1, "what is not wanted is not asked for");
     wanted.globs = Globs::new(&["*.gguf".to_owned()], &[]).unwrap();

@@ -38,7 +38,8 @@ const KEYS: &[(&str, &str)] = &[
 ];
 
 async fn resolve(server: &Server, uri: &str) -> Result<Vec<RemoteFile>, SourceError> {
-    Secret::new(server, KEYS).sources().resolve(&goods(uri, false), Some("s3")).await
+    let listing = Secret::new(server, KEYS).sources().resolve(&goods(uri, false), Some("s3")).await?;
+    Ok(listing.files)
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -85,7 +86,7 @@ async fn one_object_is_read_in_signed_ranges_of_one_version() {
     .await;
     let file = resolve(&server, "s3://bucket/models/model.bin").await.unwrap().remove(0);
     assert_eq!((file.path.as_str(), file.size, file.version.as_deref()), ("model.bin", 36, Some("v1-3")));
-    assert_eq!(file.digest, Some(Digest::of(BLOB)));
+    assert_eq!(file.digest, Some(Digest::of(BLOB).into()));
     assert_eq!(read(&*file.bytes, 3, 7).await.unwrap(), b"3456");
     assert_eq!(read(&*file.bytes, 0, 36).await.unwrap(), BLOB);
     let seen = server.seen();
@@ -132,9 +133,9 @@ async fn a_prefix_is_listed_page_by_page() {
     let mut wanted = goods("s3://bucket/m/", false);
     wanted.globs = Globs::new(&[], &["*.json".to_owned()]).unwrap();
     wanted.sha256.insert("b.bin".parse().unwrap(), Digest::of(b"m/b.bin"));
-    let files = secret.sources().resolve(&wanted, Some("s3")).await.unwrap();
+    let files = secret.sources().resolve(&wanted, Some("s3")).await.unwrap().files;
     let shown: Vec<_> = files.iter().map(|file| (file.path.as_str(), file.size, file.digest)).collect();
-    let digest = |key: &str| Some(Digest::of(key.as_bytes()));
+    let digest = |key: &str| Some(Digest::of(key.as_bytes()).into());
     assert_eq!(shown, [("b.bin", 7, digest("m/b.bin")), ("sub/sha", 9, digest("m/sub/sha"))]);
     let heads: Vec<_> = server.seen().into_iter().filter(|seen| seen.method == "HEAD").collect();
     assert_eq!(heads.len(), 1, "only what is wanted and has no digest yet is asked for");

@@ -26,6 +26,6 @@ impl Secret {
     }
 
     pub(super) async fn resolve(&self, uri: &str) -> Result<Vec<RemoteFile>, SourceError> {
-        self.sources().resolve(&goods(uri, false), Some("cloud")).await
+        Ok(self.sources().resolve(&goods(uri, false), Some("cloud")).await?.files)
     }
 }

@@ -14,7 +14,7 @@ use super::super::{
 };
 use crate::fetch::{Engine, Limits};
 use crate::list::WeightsGoods;
-use crate::source::{RangeBody, RangeSource, RemoteFile, SourceConfig, SourceError, Sources};
+use crate::source::{Listing, RangeBody, RangeSource, RemoteFile, SourceConfig, SourceError, Sources};
 use crate::types::{ByteRange, Digest, EntryId, Globs, Progress};
 
 /// A cache in a directory of its own, and what fills it.
@@ -78,9 +78,16 @@ impl Bed {
     }
 
     pub(super) async fn ensure(&self, name: &str, files: &[RemoteFile]) -> Result<WarmWeights, WeightsError> {
+        self.ensure_listing(name, files.to_vec().into()).await
+    }
+
+    pub(super) async fn ensure_listing(
+        &self,
+        name: &str,
+        listing: Listing,
+    ) -> Result<WarmWeights, WeightsError> {
         let (progress, stop) = (Progress::default(), CancellationToken::new());
-        let warm =
-            self.warmer().ensure_files(&id(name), &goods(name), files.to_vec(), &progress, &stop).await?;
+        let warm = self.warmer().ensure_files(&id(name), &goods(name), listing, &progress, &stop).await?;
         assert_eq!(progress.done(), progress.total());
         assert!(warm.fetched_bytes <= progress.total(), "bytes that another job brought count as done too");
         Ok(warm)
@@ -112,8 +119,13 @@ impl Bed {
 
     /// What is under `weights/`, directories with a slash at the end, links with what they say.
     pub(super) fn shown(&self) -> BTreeSet<String> {
+        self.below("weights")
+    }
+
+    /// The same of any directory.
+    pub(super) fn below(&self, dir: &str) -> BTreeSet<String> {
         let mut all = BTreeSet::new();
-        below(&self.path("weights"), "", &mut all);
+        below(&self.path(dir), "", &mut all);
         all
     }
 
@@ -195,7 +207,7 @@ impl Served {
 
     /// As the source would list it, with its digest.
     pub(super) fn listed(self: &Arc<Self>, path: &str) -> RemoteFile {
-        RemoteFile { digest: Some(Digest::of(&self.bytes)), ..self.recorded(path, Some("\"v1\"")) }
+        RemoteFile { digest: Some(Digest::of(&self.bytes).into()), ..self.recorded(path, Some("\"v1\"")) }
     }
 
     /// As a source would list it that publishes no digest.

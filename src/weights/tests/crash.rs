@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::{Cache, CacheError, RootFsPolicy};
 use super::bed::{Bed, file, goods, id, large, served};
-use crate::types::Progress;
+use crate::types::{Digest, Progress};
 
 #[test]
 fn only_one_agent_at_a_time_may_have_a_cache() {
@@ -23,7 +23,7 @@ async fn what_a_killed_run_left_is_swept_and_nothing_of_it_is_believed() {
     let mut bed = Bed::new();
     let warm = bed.ensure("kept", &[file("a", "x")]).await.unwrap();
     let model = served(large(1));
-    let digest = model.listed("model").digest.unwrap();
+    let digest = Digest::of(&large(1));
     // A partial of full length, half a tree, and a tree that was never switched to.
     let partial = bed.path(&format!("v1/partial/{}", digest.hex()));
     std::fs::create_dir(&partial).unwrap();
@@ -46,7 +46,7 @@ async fn what_a_killed_run_left_is_swept_and_nothing_of_it_is_believed() {
 async fn a_full_length_partial_met_in_mid_run_is_not_believed() {
     let bed = Bed::new();
     let model = served(large(1));
-    let digest = model.listed("model").digest.unwrap();
+    let digest = Digest::of(&large(1));
     let partial = bed.path(&format!("v1/partial/{}", digest.hex()));
     std::fs::create_dir(&partial).unwrap();
     std::fs::write(partial.join("data"), vec![0; large(1).len()]).unwrap();
@@ -141,10 +141,20 @@ async fn child_that_switches_until_it_is_killed() {
 }
 
 /// Ends with the test, however the test ends.
-struct Child(std::process::Child);
+pub(super) struct Child(std::process::Child);
 
 impl Child {
-    fn kill(&mut self) -> std::process::ExitStatus {
+    /// Runs `test` alone, in a process of its own that finds `home` in the variable `name`.
+    pub(super) fn start(test: &str, name: &str, home: &Path) -> Self {
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test])
+            .env(name, home)
+            .stdout(std::process::Stdio::null())
+            .spawn();
+        Self(child.unwrap())
+    }
+
+    pub(super) fn kill(&mut self) -> std::process::ExitStatus {
         self.0.kill().unwrap();
         self.0.wait().unwrap()
     }
@@ -164,12 +174,8 @@ async fn kill_minus_nine_leaves_one_revision_or_the_other() {
     switch_to_and_fro(&bed, 0, 1).await;
     for round in 0..8 {
         bed.close();
-        let child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "weights::tests::crash::child_that_switches_until_it_is_killed"])
-            .env(CHILD, &bed.home)
-            .stdout(std::process::Stdio::null())
-            .spawn();
-        let mut child = Child(child.unwrap());
+        let test = "weights::tests::crash::child_that_switches_until_it_is_killed";
+        let mut child = Child::start(test, CHILD, &bed.home);
         see_changes(&bed.path("v1"), 1 + round);
         assert_eq!(child.kill().code(), None, "it ended by itself");
         bed.reopen();
@@ -183,7 +189,7 @@ async fn kill_minus_nine_leaves_one_revision_or_the_other() {
 }
 
 /// Looks at the directories where things come and go until they have changed so many times.
-fn see_changes(v1: &Path, changes: usize) {
+pub(super) fn see_changes(v1: &Path, changes: usize) {
     let look = || -> Vec<_> {
         ["partial", "staging", "revisions"]
             .iter()

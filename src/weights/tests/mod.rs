@@ -6,6 +6,7 @@ mod disk;
 mod evict;
 mod halfway;
 mod hostile;
+mod hub;
 mod power;
 mod pull;
 mod resume;
