@@ -53,6 +53,7 @@ pub(super) fn marked(partials: &Path, size: u64) -> u64 {
 struct Stalling {
     served: Arc<Served>,
     upto: u64,
+    origin: String,
 }
 
 impl RangeSource for Stalling {
@@ -61,11 +62,12 @@ impl RangeSource for Stalling {
     }
 
     fn origin(&self) -> &str {
-        "stalling"
+        &self.origin
     }
 }
 
-/// The same file, from a server that answers nothing from `upto` on.
+/// The same file, from a server of its own that answers nothing from `upto` on: it holds connections for ever.
 pub(super) fn stalling(file: &RemoteFile, served: &Arc<Served>, upto: u64) -> RemoteFile {
-    RemoteFile { bytes: Arc::new(Stalling { served: Arc::clone(served), upto }), ..file.clone() }
+    let stalling = Stalling { served: Arc::clone(served), upto, origin: format!("{}.example", file.path) };
+    RemoteFile { bytes: Arc::new(stalling), ..file.clone() }
 }
