@@ -31,6 +31,8 @@ pub(super) struct Disk(BTreeMap<Node, Thing>);
 /// Whether each operation is durable at the end of `ops`: a later one made it so.
 pub(super) fn durable(ops: &[Op]) -> Vec<bool> {
     let (mut all, mut synced, mut data) = (false, BTreeSet::new(), BTreeSet::new());
+    // Names that a durable move took: what is durable elsewhere was there before.
+    let mut moved: BTreeSet<(Node, &OsString)> = BTreeSet::new();
     let mut durable: Vec<bool> = ops
         .iter()
         .rev()
@@ -48,10 +50,15 @@ pub(super) fn durable(ops: &[Op]) -> Vec<bool> {
                 true
             }
             _ if all => true,
-            Op::Name { dir, .. } | Op::Unname { dir, .. } => synced.contains(dir),
+            Op::Name { dir, name, .. } => synced.contains(dir) || moved.remove(&(*dir, name)),
+            Op::Unname { dir, .. } => synced.contains(dir),
             // One transaction, on every file system with a journal.
-            Op::Move { from, dir, .. } | Op::Exchange { from, dir, .. } => {
-                synced.contains(from) || synced.contains(dir)
+            Op::Move { from, name, dir, .. } | Op::Exchange { from, name, dir, .. } => {
+                let is_durable = synced.contains(from) || synced.contains(dir);
+                if is_durable {
+                    moved.insert((*from, name));
+                }
+                is_durable
             }
             Op::Write { file, .. } | Op::Allocate { file, .. } | Op::Truncate { file, .. } => {
                 synced.contains(file) || data.contains(file)
