@@ -118,9 +118,9 @@ impl Cache {
         Ok(names)
     }
 
-    /// Takes away what an entry shows to pods: its part of `hub/`, refs first; then `current` and every revision; and what was fetched for it of
-    /// files that aren't finished. The bytes and the manifests of finished ones stay, so that listing it again costs no
-    /// transfer of them. What a process has open or mapped stays as it is, and all of
+    /// Takes away what an entry shows to pods: its part of `hub/`, refs first; then `current` and every revision; and
+    /// what was fetched for it of files that aren't finished. The bytes and the manifests of finished ones stay, so that
+    /// listing it again costs no transfer of them. What a process has open or mapped stays as it is, and all of
     /// the entry with it. Whether a container still uses it is the caller's to know ([`Declared`](super::Declared)),
     /// and that the entry's job has ended or been dropped: one still at work would show it again.
     ///
@@ -140,7 +140,7 @@ impl Cache {
         if !hub.is_empty()? {
             hub.settle(&hub::shown(&self.root, Some(id))?)?;
         }
-        let retired = tree::hide(&self.root, &self.staging, &self.staged_name(), id)?;
+        let retired = tree::hide(&self.root, &self.staging, &staged, id)?;
         Ok(match retired {
             Retired::Foreign(_) => Retired::Foreign(self.root.path().join(layout::entry(id))),
             retired => retired,
@@ -159,9 +159,9 @@ impl Cache {
         let Some(entry) = self.root.find(layout::entry(id))? else { return Ok(None) };
         let current = entry.read_link(layout::CURRENT)?;
         let keep = |name: &str| current.as_deref().is_some_and(|current| current == name);
-        let kept = tree::remove_trees(&self.root, &entry, &self.staging, &self.staged_name(), id, keep)?;
+        let used = tree::remove_trees(&self.root, &entry, &self.staging, &self.staged_name(), id, keep)?;
         self.settle_hub();
-        Ok(kept)
+        Ok(used)
     }
 
     /// Makes `hub/` what the entries show. Whatever comes of it, the entries themselves are right; what an entry
