@@ -1,5 +1,6 @@
 //! A cache on a disk that is too small for all that was ever listed.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -157,7 +158,12 @@ async fn a_disk_that_somebody_else_fills_in_mid_flight_is_waited_for() {
     bed.http.add(Rule::get(".bin", Fault::Stall(1000)).always());
     bed.agent.write_list(&list(&[&format!("{}, index: true", bed.bare("set", "set/index.json"))]));
     bed.agent.start().await;
-    until("four under way", PATIENT, async || (bed.http.stalled() >= 4).then_some(())).await;
+    // What is late is asked for twice.
+    let under_way = || -> BTreeSet<String> {
+        let stalled = bed.http.seen().into_iter().filter(|seen| seen.fault.is_some());
+        stalled.map(|seen| seen.path).collect()
+    };
+    until("four under way", PATIENT, async || (under_way().len() >= 4).then_some(())).await;
     let filler = fill(&bed.agent.cache(), 2);
     bed.http.clear();
     let full = |status: &Status| code(status, "set").as_deref() == Some("NoSpace");
