@@ -1,7 +1,7 @@
 //! What goes wrong on the way: found, fetched again, right at the end.
 
 use crate::node::{BUCKET, SOON, assert_current, bytes, index, leftovers, list, said};
-use crate::parts::{Fault, Rule, Status, until};
+use crate::parts::{Fault, Rule, until};
 
 use super::{Bed, gets, ranges};
 
