@@ -45,6 +45,8 @@ struct State {
     challenge: Option<String>,
     seen: Vec<Seen>,
     body_bytes: u64,
+    /// Bodies that are being sent on.
+    relaying: usize,
     bytes_per_second: Option<u64>,
     stalled: usize,
 }
@@ -132,6 +134,12 @@ impl FaultProxy {
     /// How many bytes of bodies were sent on to clients.
     pub(crate) fn body_bytes(&self) -> u64 {
         self.shared.state().body_bytes
+    }
+
+    /// How many bodies are being sent on now, those that are stalled included: also to clients that are gone, until that
+    /// is noticed.
+    pub(crate) fn relaying(&self) -> usize {
+        self.shared.state().relaying
     }
 
     /// How many bodies are stalled now.

@@ -96,7 +96,10 @@ async fn exchange(head: &Head, client: &mut BufReader<TcpStream>, shared: &Share
         None => answer.with(&["connection"], stays),
     };
     client.get_mut().write_all(&answer).await?;
-    let whole = relay_body(server, length, client, fault.as_ref(), shared).await?;
+    shared.state().relaying += 1;
+    let relayed = relay_body(server, length, client, fault.as_ref(), shared).await;
+    shared.state().relaying -= 1;
+    let whole = relayed?;
     Ok(whole && length.is_some())
 }
 
