@@ -131,7 +131,7 @@ impl Pull<'_> {
         let making = self.make_all(in_order(&waves), &halt, finished);
         let settling = async {
             for wave in waves {
-                if let Err(error) = self.settle(wave, &mut ready, phases).await {
+                if let Err(error) = self.settle(wave, &mut ready, &halt, phases).await {
                     halt.cancel();
                     return Err(error);
                 }
@@ -157,6 +157,7 @@ impl Pull<'_> {
         &self,
         wave: Wave<'p>,
         ready: &mut Ready<'p>,
+        halt: &CancellationToken,
         phases: &mut Phases,
     ) -> Result<(), ImageError> {
         let mut made = ready.all_of(&wave).await?;
@@ -171,7 +172,8 @@ impl Pull<'_> {
                     drop(flight);
                 }
                 Lack::Theirs(layer, landing) => {
-                    landing.wait().await;
+                    // Not for another pull's sake, once one of ours has failed.
+                    halt.run_until_cancelled(landing.wait()).await.ok_or(ImageError::Stopped)?;
                     self.take_over(layer, phases).await?;
                 }
             }

@@ -48,6 +48,42 @@ impl Owner {
     }
 }
 
+/// Who asks.
+pub(super) enum Identity<T> {
+    /// Nobody in particular.
+    Anonymous,
+    /// Whoever these credentials are for.
+    Account { provider: Arc<dyn CredentialProvider<Credential = T>>, owner: Owner },
+}
+
+impl<T> std::fmt::Debug for Identity<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Anonymous => "Anonymous",
+            Self::Account { .. } => "Account",
+        })
+    }
+}
+
+impl<T> Identity<T> {
+    /// What says who asks, good now; nothing for nobody.
+    pub(super) async fn credential(
+        &self,
+        tokens: &Tokens,
+        origin: &str,
+    ) -> Result<Option<Arc<T>>, SourceError> {
+        let Self::Account { provider, owner } = self else { return Ok(None) };
+        Ok(Some(tokens.now(provider, owner, origin).await?))
+    }
+
+    pub(super) fn failed(&self, problem: &str) -> SourceError {
+        match self {
+            Self::Anonymous => Owner { secret: None, advice: "" }.failed(problem),
+            Self::Account { owner, .. } => owner.failed(problem),
+        }
+    }
+}
+
 impl Tokens {
     pub(super) fn new(config: &SourceConfig) -> Result<Self, SourceError> {
         let authorities = trust::certificates(&config.ca_files)?;

@@ -1,11 +1,10 @@
 use std::sync::Arc;
 
-use object_store::CredentialProvider;
 use object_store::azure::{AzureConfigKey, AzureCredential, MicrosoftAzureBuilder};
 
 use crate::source::SourceError;
 use crate::source::cloud::endpoint::Endpoint;
-use crate::source::cloud::tokens::{Owner, Tokens};
+use crate::source::cloud::tokens::{self, Owner, Tokens};
 use crate::source::credentials::Credentials;
 
 /// Says that nobody is to be named: for public containers.
@@ -43,42 +42,8 @@ const ENOUGH: [AzureConfigKey; 6] = [
     AzureConfigKey::MsiResourceId,
 ];
 
-type Provider = Arc<dyn CredentialProvider<Credential = AzureCredential>>;
-
 /// Who asks.
-pub(super) enum Identity {
-    /// Nobody in particular.
-    Anonymous,
-    /// Whoever this is for.
-    Account { provider: Provider, owner: Owner },
-}
-
-impl std::fmt::Debug for Identity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Anonymous => "Anonymous",
-            Self::Account { .. } => "Account",
-        })
-    }
-}
-
-impl Identity {
-    pub(super) async fn credential(
-        &self,
-        tokens: &Tokens,
-        origin: &str,
-    ) -> Result<Option<Arc<AzureCredential>>, SourceError> {
-        let Self::Account { provider, owner } = self else { return Ok(None) };
-        Ok(Some(tokens.now(provider, owner, origin).await?))
-    }
-
-    pub(super) fn failed(&self, problem: &str) -> SourceError {
-        match self {
-            Self::Anonymous => Owner { secret: None, advice: ADVICE }.failed(problem),
-            Self::Account { owner, .. } => owner.failed(problem),
-        }
-    }
-}
+pub(super) type Identity = tokens::Identity<AzureCredential>;
 
 /// Who asks, and whom.
 #[derive(Debug)]

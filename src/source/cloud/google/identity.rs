@@ -1,10 +1,10 @@
-use object_store::gcp::{GcpCredentialProvider, GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKey};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::source::SourceError;
 use crate::source::cloud::endpoint::Endpoint;
-use crate::source::cloud::tokens::{Owner, Tokens};
+use crate::source::cloud::tokens::{self, Owner, Tokens};
 use crate::source::credentials::Credentials;
 
 /// Where Google itself is.
@@ -27,35 +27,7 @@ const ADVICE: &str = "there may be none (GOOGLE_APPLICATION_CREDENTIALS, gcloud'
                       GOOGLE_ANONYMOUS for a public bucket";
 
 /// Who asks.
-pub(super) enum Identity {
-    /// Nobody in particular.
-    Anonymous,
-    /// Whoever these tokens are for.
-    Account { provider: GcpCredentialProvider, owner: Owner },
-}
-
-impl std::fmt::Debug for Identity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Anonymous => "Anonymous",
-            Self::Account { .. } => "Account",
-        })
-    }
-}
-
-impl Identity {
-    pub(super) async fn bearer(&self, tokens: &Tokens, origin: &str) -> Result<Option<String>, SourceError> {
-        let Self::Account { provider, owner } = self else { return Ok(None) };
-        Ok(Some(tokens.now(provider, owner, origin).await?.bearer.clone()))
-    }
-
-    pub(super) fn failed(&self, problem: &str) -> SourceError {
-        match self {
-            Self::Anonymous => Owner { secret: None, advice: ADVICE }.failed(problem),
-            Self::Account { owner, .. } => owner.failed(problem),
-        }
-    }
-}
+pub(super) type Identity = tokens::Identity<GcpCredential>;
 
 /// What must be in a key file. There is more, which says nothing to us.
 #[derive(Deserialize)]

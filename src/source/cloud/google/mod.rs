@@ -86,8 +86,8 @@ impl super::store::Store for Store {
 
     fn sign(&self, mut request: Request) -> BoxFuture<'_, Result<Request, SourceError>> {
         async move {
-            if let Some(bearer) = self.identity.bearer(&self.tokens, &self.endpoint.origin).await? {
-                let mut value = HeaderValue::from_str(&format!("Bearer {bearer}"))
+            if let Some(token) = self.identity.credential(&self.tokens, &self.endpoint.origin).await? {
+                let mut value = HeaderValue::from_str(&format!("Bearer {}", token.bearer))
                     .map_err(|_| self.identity.failed("the token holds characters that no header can"))?;
                 value.set_sensitive(true);
                 request.headers_mut().insert(AUTHORIZATION, value);
