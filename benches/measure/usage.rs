@@ -48,8 +48,17 @@ pub(crate) fn written(pid: u32) -> u64 {
 
 /// The largest resident size that a process has had, in bytes; 0 when it is gone.
 pub(crate) fn peak(pid: u32) -> u64 {
+    status_bytes(pid, "VmHWM:")
+}
+
+/// The resident size of a process, in bytes; 0 when it is gone.
+pub(crate) fn resident(pid: u32) -> u64 {
+    status_bytes(pid, "VmRSS:")
+}
+
+fn status_bytes(pid: u32, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
     let kib = line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok());
     kib.unwrap_or_default() * 1024
 }

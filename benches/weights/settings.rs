@@ -1,7 +1,7 @@
 //! What is to be run, by the command line and the environment.
 
 /// What can be run by itself.
-pub(crate) const PARTS: [&str; 6] = ["floor", "model", "small", "shaped", "killed", "flipped"];
+pub(crate) const PARTS: [&str; 7] = ["floor", "model", "small", "shaped", "killed", "flipped", "idle"];
 
 /// What is to be run.
 pub(crate) struct Settings {

@@ -9,6 +9,9 @@ pub(super) enum Cut {
     /// for a reader who should begin soon, among others who read other blobs. Were it not for the share, the memory
     /// would gather with the slowest of them.
     Growing,
+    /// One range and one piece, however its server stores it: for a small blob that is kept in memory. Its memory is
+    /// granted at once, so nobody who holds a part of one waits for the rest.
+    Whole,
 }
 
 /// How far one blob may go.
@@ -40,7 +43,7 @@ impl Cut {
     pub(super) fn is_small(self, size: u64, limits: Limits) -> bool {
         match self {
             // The one range that it is may be late like any other.
-            Self::Even => false,
+            Self::Even | Self::Whole => false,
             Self::Growing => size <= limits.range / SMALL,
         }
     }
@@ -48,7 +51,7 @@ impl Cut {
     /// Bytes in one piece of a range of `range` bytes.
     pub(super) fn piece(self, limits: Limits, range: u64) -> u64 {
         match self {
-            Self::Even => range,
+            Self::Even | Self::Whole => range,
             Self::Growing => pages(limits.range / SHORT),
         }
     }
@@ -59,6 +62,15 @@ impl Cut {
             // Some have their memory and wait for a connection, so that none is ever idle.
             Self::Even => connections + connections / 4 + 1,
             Self::Growing => limits.per_blob,
+            Self::Whole => 1,
+        }
+    }
+
+    /// The range of at most `range` bytes to ask for, of a blob that its server stores in parts of `part` bytes.
+    pub(super) fn fit(self, range: u64, part: Option<u64>) -> u64 {
+        match self {
+            Self::Even | Self::Growing => fit(range, part),
+            Self::Whole => range,
         }
     }
 
@@ -66,8 +78,10 @@ impl Cut {
     /// memory and its server may have so many `connections`.
     pub(super) fn reach(self, limits: Limits, begun: u32, readers: u64, connections: usize) -> Reach {
         let connections = connections.max(1) as u64;
-        if self == Self::Even {
-            return Reach { range: even(limits, connections), window: limits.memory };
+        match self {
+            Self::Even => return Reach { range: even(limits, connections), window: limits.memory },
+            Self::Whole => return Reach { range: limits.range, window: limits.range },
+            Self::Growing => {}
         }
         let window = limits.range.saturating_mul(2 * limits.per_blob as u64);
         let readers = readers.max(1);
@@ -87,9 +101,9 @@ impl Cut {
     /// What one stream for the last `left` bytes of a blob takes of memory.
     pub(super) fn stream(self, limits: Limits, left: u64) -> Share {
         match self {
-            Self::Even if left <= limits.range => Share { piece: left, memory: left },
+            Self::Even | Self::Whole if left <= limits.range => Share { piece: left, memory: left },
             // One is filled while the other is hashed and written.
-            Self::Even => {
+            Self::Even | Self::Whole => {
                 let piece = pages(limits.range / 2);
                 Share { piece, memory: 2 * piece }
             }
@@ -114,7 +128,7 @@ fn even(limits: Limits, connections: u64) -> u64 {
 
 /// The length of a range of at most `range` bytes that fits into stored parts of `part` bytes: some whole parts, or an
 /// even share of one.
-pub(super) fn fit(range: u64, part: Option<u64>) -> u64 {
+fn fit(range: u64, part: Option<u64>) -> u64 {
     match part {
         Some(part) if part <= range => range / part * part,
         Some(part) => part.div_ceil(part.div_ceil(range)).next_multiple_of(ALIGNMENT as u64),

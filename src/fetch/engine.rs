@@ -6,13 +6,14 @@ use tokio_util::sync::CancellationToken;
 use super::bandwidth::Bandwidth;
 use super::budget::Memory;
 use super::counted::Counted;
-use super::cut::{Cut, Reach, fit};
+use super::cut::{Cut, Reach};
 use super::handed::Handed;
 use super::origin::{Origin, Origins};
 use super::outlet::Outlet;
 use super::parallel::{self, Parallel};
 use super::stored::Stored;
 use super::urgency::{Precedence, UnderWay, Urgency};
+use super::whole::{Gathered, Whole};
 use super::{ALIGNMENT, FetchError, Kept, Piece, Sink, stream};
 use crate::rt::{Metrics, RetryPolicy};
 use crate::source::RangeSource;
@@ -87,7 +88,7 @@ impl Job<'_> {
     /// How far it may go, of which `begun` ranges are on their way or here already.
     pub(super) fn reach(&self, begun: u32) -> Reach {
         let reach = self.cut.reach(self.limits, begun, self.memory.users(), self.origin.limit());
-        Reach { range: fit(reach.range, self.part), ..reach }
+        Reach { range: self.cut.fit(reach.range, self.part), ..reach }
     }
 
     /// Ranges that are begun at once.
@@ -181,6 +182,39 @@ impl Engine {
         let mut outlet = Stored::new(sink, size, kept);
         self.carry(blob, size, Cut::Even, &mut outlet, progress, stop.cancelled()).await?;
         outlet.finish()
+    }
+
+    /// The longest blob that can be fetched whole, in bytes.
+    #[must_use]
+    pub fn longest_whole(&self) -> u64 {
+        self.limits.range
+    }
+
+    /// Fetches all `size` bytes of `blob` into memory, no more than [`Engine::longest_whole`]. Hashing them is the
+    /// caller's, who must let go of them without waiting for another blob's.
+    ///
+    /// `progress` and `stop` are as for [`Engine::fetch`].
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn fetch_whole(
+        &self,
+        blob: Arc<dyn RangeSource>,
+        size: u64,
+        progress: &Progress,
+        stop: &CancellationToken,
+    ) -> Result<Whole, FetchError> {
+        if stop.is_cancelled() {
+            return Err(FetchError::Cancelled);
+        }
+        let mut outlet = Gathered::new(size);
+        if size > self.limits.range {
+            return Err(FetchError::Sink(std::io::ErrorKind::FileTooLarge.into()));
+        }
+        if size > 0 {
+            self.carry(blob, size, Cut::Whole, &mut outlet, progress, stop.cancelled()).await?;
+        }
+        Ok(outlet.finish())
     }
 
     /// Fetches all `size` bytes of `blob` and hands them to `pieces`, in order and without gaps, each piece soon

@@ -36,6 +36,7 @@ mod stream;
 mod tests;
 mod travel;
 mod urgency;
+mod whole;
 
 pub use bandwidth::Bandwidth;
 pub use engine::{Engine, Limits};
@@ -45,3 +46,4 @@ pub use piece::Piece;
 pub use schedule::Schedule;
 pub use sink::{ALIGNMENT, Sink};
 pub use urgency::Urgency;
+pub use whole::Whole;

@@ -27,6 +27,9 @@ pub(super) enum Parallel {
     NoRanges,
 }
 
+/// How long an answer whose bytes are all here may take to end. Only then can its connection be used again.
+const ENDING: Duration = Duration::from_millis(100);
+
 type Arrival = (Slot, ByteRange, Result<(), Lost>);
 
 /// Fetches all of `job` in ranges.
@@ -73,6 +76,9 @@ impl<'a> State<'a> {
                 self.arrived(piece, outlet);
             }
             if outlet.is_done() {
+                // All bytes are here, so nothing that comes of the rest matters.
+                let _ =
+                    tokio::time::timeout(ENDING, async { while travelling.next().await.is_some() {} }).await;
                 return Ok(Parallel::Done);
             }
             if memory.is_none()

@@ -71,17 +71,24 @@ fn mend(dir: &Dir, name: &str, digest: Digest) -> Result<bool, OpError> {
 /// Gives a file whose digest has been compared its place among the blobs: durable first, named after.
 pub(super) fn adopt(root: &Dir, incoming: &mut Incoming, digest: Digest, size: u64) -> Result<(), OpError> {
     incoming.seal(layout::BLOB)?;
+    let dir = name(root, incoming.dir(), incoming.name(), digest, size)?;
+    dir.sync()?;
+    root.open(layout::BLOBS)?.sync()
+}
+
+/// Gives a durable file with a blob's mode its place among the blobs, beside the name that it has in `from`. Says which
+/// directory isn't durable yet; nor is that one's own name.
+pub(super) fn name(root: &Dir, from: &Dir, staged: &str, digest: Digest, size: u64) -> Result<Dir, OpError> {
     let (fan, name) = layout::blob(digest);
     let dir = root.make(fan, layout::PUBLIC_DIR)?;
     // A link and not a rename: it never replaces what is there.
-    if !dir.link_from(incoming.dir(), incoming.name(), OsStr::new(&name))?
+    if !dir.link_from(from, staged, OsStr::new(&name))?
         && !settle(root, digest, size)?
-        && !dir.link_from(incoming.dir(), incoming.name(), OsStr::new(&name))?
+        && !dir.link_from(from, staged, OsStr::new(&name))?
     {
         return Err(OpError::new("link", &dir.path().join(&name), rustix::io::Errno::EXIST));
     }
-    dir.sync()?;
-    root.open(layout::BLOBS)?.sync()
+    Ok(dir)
 }
 
 /// The digest of all of an open file.

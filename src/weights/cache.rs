@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use tokio_util::sync::CancellationToken;
 
+use super::batch::{Desk, Means, Written};
 use super::capacity::Capacity;
 use super::claims::{Admission, Claims, Reserve, Turn};
 use super::data_file::Keeper;
@@ -33,7 +34,7 @@ use crate::types::{Digest, EntryId, Revision};
 #[derive(Debug)]
 pub struct Cache {
     pub(super) root: Dir,
-    pub(super) staging: Dir,
+    pub(super) staging: Arc<Dir>,
     pub(super) capacity: Capacity,
     pub(super) holds: Arc<Holds>,
     claims: Arc<Claims>,
@@ -76,7 +77,7 @@ impl Cache {
             public(&root, path)?;
         }
         partials::sweep(&root.make(layout::PARTIAL, layout::PRIVATE_DIR)?, SystemTime::now())?;
-        let staging = root.make(layout::STAGING, layout::PRIVATE_DIR)?;
+        let staging = Arc::new(root.make(layout::STAGING, layout::PRIVATE_DIR)?);
         staging.list()?.iter().try_for_each(|leftover| staging.remove_tree(leftover))?;
         let cache = Self {
             root,
@@ -420,6 +421,29 @@ impl Cache {
         blob::adopt(&self.root, &mut incoming, digest, size)?;
         incoming.discard();
         Ok(())
+    }
+
+    /// Where a small file is written before it's a blob.
+    pub(super) fn desk(&self) -> Result<Desk, OpError> {
+        let (top, name) = (Arc::clone(&self.staging), self.staged_name());
+        Ok(Desk { top, parent: PathBuf::new(), name, mode: layout::BLOB })
+    }
+
+    /// The file system counts a small file's bytes from now on.
+    pub(super) fn is_written(&self, key: &PartialKey) {
+        self.claims.allocated(key);
+    }
+
+    /// Makes blobs of files whose digests have been compared.
+    pub(super) fn adopt_all(&self, files: &[&Written]) -> Result<(), CacheError> {
+        let means = Means::of(files.iter().copied())?;
+        means.sync(files.iter().copied())?;
+        let mut fans = BTreeSet::from([PathBuf::from(layout::BLOBS)]);
+        for file in files {
+            blob::name(&self.root, &file.dir()?, file.name(), file.digest, file.size)?;
+            fans.insert(PathBuf::from(layout::blob(file.digest).0));
+        }
+        Ok(means.sync_names(&self.root, &fans)?)
     }
 
     /// Makes these files what the entry shows. All blobs must be there. The manifest comes before the tree, so

@@ -155,7 +155,7 @@ pub enum WeightsError {
     NoSpace { root: PathBuf, needed: u64, available: u64, reserve: u64, max: Option<u64>, freed: Freed },
     #[error(
         "the disk of {} filled up while {needed} bytes were still to be written there, and has {available} left; it goes \
-         on when there is room (free some, or give the cache a larger disk or quota)",
+         on when there is room: free some, or give the cache a larger disk or quota",
         root.display()
     )]
     FilledUp {
@@ -239,8 +239,8 @@ fn no_space(
     let in_use = of_nobody(freed.in_use, "stay because a process has them open or mapped");
     let young = of_nobody(freed.young, "were needed a moment ago and go soon");
     format!(
-        "{needed} more bytes are needed in {}, where {available} are free{max} and {reserve} stay free{in_use}{young}; \
-         retire something or give the cache a larger disk",
+        "{needed} more bytes are needed in {}, where {available} are free{max} and {reserve} stay free{in_use}{young}; it \
+         goes on when there is room: retire something, or give the cache a larger disk",
         root.display()
     )
 }

@@ -5,6 +5,7 @@
 //! and it is durable. This room never decides what is fetched or thrown away, and writes nowhere but in the cache's
 //! root, or the directory that a pull names.
 
+mod batch;
 mod blob;
 mod cache;
 mod capacity;
@@ -15,6 +16,7 @@ mod did;
 mod error;
 mod evict;
 mod found;
+mod gather;
 mod give_way;
 mod holds;
 mod hub;

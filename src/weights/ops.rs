@@ -40,6 +40,12 @@ pub(super) struct Found {
 
 const DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
+/// The kernel's numbers of file systems, of `linux/magic.h`; ext4's is that of ext2 and ext3, too.
+const EXT4: u32 = 0xEF53;
+const XFS: u32 = 0x5846_5342;
+const BTRFS: u32 = 0x9123_683E;
+const TMPFS: u32 = 0x0102_1994;
+
 impl Dir {
     /// Opens a directory by any path, links included: for the root of a cache, which its owner may place.
     pub(super) fn open_root(path: &Path) -> Result<Self> {
@@ -118,6 +124,12 @@ impl Dir {
     pub(super) fn sync_all(&self) -> Result<()> {
         did(Did::SyncAll { of: self.fd.as_fd() });
         fs::syncfs(&self.fd).map_err(|e| self.failed("syncfs", "", e))
+    }
+
+    /// Whether [`sync_all`](Self::sync_all) is as good as an fsync of each file: it is where a disk's own file system
+    /// lies right below, or where nothing is ever durable. Others (FUSE, network, overlays) may pass nothing on.
+    pub(super) fn syncs_as_a_whole(&self) -> bool {
+        fs::fstatfs(&self.fd).is_ok_and(|stat| [EXT4, XFS, BTRFS, TMPFS].contains(&(stat.f_type as u32)))
     }
 
     /// Takes the exclusive lock on this directory, which ends with the handle; false when somebody has it.
@@ -411,6 +423,15 @@ pub(super) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
     fs::fchmod(file, Mode::from_raw_mode(mode))?;
     did(Did::Mode { of: file.as_fd(), mode });
     Ok(())
+}
+
+/// Whether syncfs fails when the kernel couldn't write something: from Linux 5.8 on (syncfs(2)). Before that it's
+/// silent.
+pub(super) fn syncfs_tells_of_lost_writes() -> bool {
+    let release = rustix::system::uname();
+    let mut numbers = release.release().to_str().unwrap_or_default().split(['.', '-']);
+    let mut number = || numbers.next().and_then(|text| text.parse::<u32>().ok()).unwrap_or_default();
+    (number(), number()) >= (5, 8)
 }
 
 /// Makes a file's bytes, length and mode durable.

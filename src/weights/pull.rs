@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::batch::{self, Brought, Desk, Means, Written};
 use super::blob;
 use super::data_file::Keeper;
 use super::error::{OpError, WeightsError};
 use super::evict::Freed;
 use super::found::Found;
 use super::incoming::{Arrival, Incoming};
-use super::layout;
+use super::layout::{self, PartialKey};
 use super::marks::Pace;
 use super::ops::{self, Dir};
 use super::plan::{self, Wanted};
@@ -120,9 +121,18 @@ impl Puller {
         let mut digests = kept;
         let stop = stop.child_token();
         let transfer = Transfer { engine: &self.engine, progress, stop: &stop };
-        let jobs = missing.iter().map(|file| self.pull_one(dir, file, &found, transfer)).collect();
+        let (mut large, mut small) = (Vec::new(), Vec::new());
+        for file in &missing {
+            if batch::is_small(file.size, self.pace, &self.engine) {
+                small.push(pull_small(dir, file, transfer));
+            } else {
+                large.push(self.pull_large(dir, file, &found, transfer));
+            }
+        }
+        let large = transfer::all(large, FILES_AT_ONCE, &stop);
+        let (large, small) = tokio::join!(large, batch::all(small, naming(dir, &found), &stop));
         let mut fetched_bytes = 0;
-        for (path, digest, bytes) in transfer::all(jobs, FILES_AT_ONCE, &stop).await? {
+        for (path, digest, bytes) in transfer::both(large, small)? {
             digests.insert(path, digest);
             fetched_bytes += bytes;
         }
@@ -144,7 +154,7 @@ impl Puller {
         })
     }
 
-    async fn pull_one(
+    async fn pull_large(
         &self,
         dir: &Arc<Dir>,
         file: &Wanted,
@@ -172,6 +182,51 @@ impl Puller {
         };
         blocking(finish).await??;
         Ok((file.path.clone(), digest, bytes))
+    }
+}
+
+/// A small file that hasn't its own name yet.
+struct Small {
+    file: Written,
+    parent: PathBuf,
+    leaf: String,
+    key: PartialKey,
+    is_to_be_noted: bool,
+}
+
+/// Fetches one small file; it gets its name with others.
+async fn pull_small(
+    dir: &Arc<Dir>,
+    file: &Wanted,
+    transfer: Transfer<'_>,
+) -> Result<Brought<Small>, WeightsError> {
+    let (parent, leaf) = split(&file.path);
+    let desk = Desk { top: dir.clone(), parent: parent.clone(), name: unfinished(file), mode: FILE };
+    let size = file.size;
+    let keep = move |whole: &_, digest| Ok(desk.clone().write(whole, digest, size)?);
+    let written = transfer.fetch_small(file, keep).await?;
+    let done = (file.path.clone(), written.digest, size);
+    let (key, is_to_be_noted) = (file.key.clone(), file.is_to_be_found());
+    Ok((done, Some(Small { file: written, parent, leaf, key, is_to_be_noted })))
+}
+
+/// Gives small files their names.
+fn naming(
+    dir: &Arc<Dir>,
+    found: &Arc<Found>,
+) -> impl Fn(Vec<Small>) -> Result<(), WeightsError> + Clone + Send + 'static {
+    let (dir, found) = (dir.clone(), found.clone());
+    move |small| {
+        let means = Means::of(small.iter().map(|small| &small.file))?;
+        means.sync(small.iter().map(|small| &small.file))?;
+        for Small { file, leaf, key, is_to_be_noted, .. } in &small {
+            if *is_to_be_noted {
+                found.note(key, file.digest, false)?;
+            }
+            file.rename(leaf)?;
+        }
+        let parents = small.into_iter().map(|small| small.parent).collect();
+        Ok(means.sync_names(&dir, &parents)?)
     }
 }
 

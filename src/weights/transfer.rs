@@ -6,10 +6,10 @@ use tokio_util::sync::CancellationToken;
 use super::error::WeightsError;
 use super::incoming::Incoming;
 use super::plan::Wanted;
-use crate::fetch::{Engine, FetchError};
+use crate::fetch::{Engine, FetchError, Whole};
 use crate::list::WeightsGoods;
 use crate::source::{Listing, Sources};
-use crate::types::{Digest, ErrorKind, Progress, Published};
+use crate::types::{Digest, ErrorKind, GitHasher, Hasher, Progress, Published, RelPath};
 
 /// How often a file may come with wrong bytes before it's the source's fault and not the way's.
 const STRIKES: u32 = 3;
@@ -25,6 +25,9 @@ pub(super) struct Fetched {
     /// Bytes that travelled in the try that did it.
     pub(super) bytes: u64,
 }
+
+/// A file that is where it belongs: its path, its digest, and the bytes that travelled for it.
+pub(super) type Done = (RelPath, Digest, u64);
 
 /// What one job fetches with.
 #[derive(Debug, Clone, Copy)]
@@ -53,23 +56,76 @@ impl Transfer<'_> {
                 Err(cause) => {
                     let outdated = cause.kind() == ErrorKind::Changed;
                     blocking(move || if outdated { incoming.discard() } else { incoming.leave() }).await?;
-                    return Err(match cause {
-                        FetchError::Cancelled => WeightsError::Stopped,
-                        cause => WeightsError::Fetch { path: wanted.path.clone(), cause },
-                    });
+                    return Err(lost(wanted, cause));
                 }
             };
             tries += 1;
             let (incoming, wrong) = compared(incoming, wanted, digest).await?;
-            let Some((expected, found)) = wrong else { return Ok(Fetched { incoming, digest, bytes }) };
+            let Some(wrong) = wrong else { return Ok(Fetched { incoming, digest, bytes }) };
             // Freeing a large file's blocks takes a while.
             blocking(move || incoming.discard()).await?;
-            self.progress.take_back(wanted.size);
-            tracing::warn!(path = %wanted.path, %expected, %found, tries, "a file came with wrong bytes");
-            if tries == STRIKES {
-                return Err(WeightsError::Corrupt { path: wanted.path.clone(), expected, found, tries });
+            self.strike(wanted, wrong, tries)?;
+        }
+    }
+
+    /// Fetches a small file into memory and compares it there, as often; `keep` gets the right bytes, on a blocking
+    /// thread.
+    pub(super) async fn fetch_small<T: Send + 'static>(
+        &self,
+        wanted: &Wanted,
+        keep: impl Fn(&Whole, Digest) -> Result<T, WeightsError> + Clone + Send + 'static,
+    ) -> Result<T, WeightsError> {
+        let mut tries = 0;
+        loop {
+            let (blob, size) = (wanted.bytes.clone(), wanted.size);
+            let whole = self.engine.fetch_whole(blob, size, self.progress, self.stop).await;
+            let whole = whole.map_err(|cause| lost(wanted, cause))?;
+            tries += 1;
+            let (keep, expected, git) = (keep.clone(), wanted.expected(), wanted.git());
+            let kept = blocking(move || {
+                let mut hasher = Hasher::new();
+                whole.parts().for_each(|part| hasher.update(part));
+                let found = hasher.finish();
+                if let Some(expected) = expected.filter(|expected| *expected != found) {
+                    return Ok(Err((expected.into(), found.into())));
+                }
+                if let Some(expected) = git {
+                    let mut hasher = GitHasher::new(size);
+                    whole.parts().for_each(|part| hasher.update(part));
+                    let found = hasher.finish();
+                    if found != expected {
+                        return Ok(Err((Published::Git(expected), Published::Git(found))));
+                    }
+                }
+                keep(&whole, found).map(Ok)
+            });
+            match kept.await?? {
+                Ok(kept) => return Ok(kept),
+                Err(wrong) => self.strike(wanted, wrong, tries)?,
             }
         }
+    }
+
+    /// A file came with wrong bytes, once more.
+    fn strike(
+        &self,
+        wanted: &Wanted,
+        (expected, found): (Published, Published),
+        tries: u32,
+    ) -> Result<(), WeightsError> {
+        self.progress.take_back(wanted.size);
+        tracing::warn!(path = %wanted.path, %expected, %found, tries, "a file came with wrong bytes");
+        if tries == STRIKES {
+            return Err(WeightsError::Corrupt { path: wanted.path.clone(), expected, found, tries });
+        }
+        Ok(())
+    }
+}
+
+fn lost(wanted: &Wanted, cause: FetchError) -> WeightsError {
+    match cause {
+        FetchError::Cancelled => WeightsError::Stopped,
+        cause => WeightsError::Fetch { path: wanted.path.clone(), cause },
     }
 }
 
@@ -153,6 +209,20 @@ where
     match first {
         Some(error) => Err(error),
         None => Ok(done),
+    }
+}
+
+/// What came of jobs that ran side by side and stopped each other: what both did, or the failure that was first.
+pub(super) fn both(
+    one: Result<Vec<Done>, WeightsError>,
+    other: Result<Vec<Done>, WeightsError>,
+) -> Result<Vec<Done>, WeightsError> {
+    match (one, other) {
+        (Ok(mut one), Ok(other)) => {
+            one.extend(other);
+            Ok(one)
+        }
+        (Err(WeightsError::Stopped), Err(error)) | (Err(error), _) | (Ok(_), Err(error)) => Err(error),
     }
 }
 

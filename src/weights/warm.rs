@@ -1,35 +1,29 @@
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::cache::Cache;
-use super::claims::{Admission, Reserve};
+use super::claims::Reserve;
 use super::error::WeightsError;
-use super::found::Found;
-use super::holds::Held;
+use super::gather::Gather;
 use super::marks::Pace;
 use super::plan::{self, Wanted};
-use super::transfer::{self, Fetched, Transfer, blocking};
+use super::transfer::{self, blocking};
 use crate::fetch::{Engine, Urgency};
 use crate::list::WeightsGoods;
 use crate::source::{Listing, Sources};
-use crate::types::{Digest, EntryId, ErrorKind, Progress, RelPath, Revision};
-
-/// Files of one entry that are fetched at once. The engine decides how many ranges travel; this only has to keep it
-/// busy where files are small.
-const FILES_AT_ONCE: usize = 4;
+use crate::types::{EntryId, Progress, Revision};
 
 /// Makes entries' files warm in a cache.
 #[derive(Clone)]
 pub struct Warmer {
-    cache: Arc<Cache>,
-    engine: Engine,
+    pub(super) cache: Arc<Cache>,
+    pub(super) engine: Engine,
     sources: Sources,
     verified_only: bool,
-    reserve: Reserve,
-    pace: Pace,
+    pub(super) reserve: Reserve,
+    pub(super) pace: Pace,
 }
 
 /// Files that are warm.
@@ -147,7 +141,8 @@ impl Warmer {
 
         // Nothing of it is given up for another entry before it's shown.
         let held = self.cache.hold(wanted.iter().filter_map(|file| file.known));
-        let (digests, fetched_bytes) = self.gather(id, &wanted, (&found, &held), progress, stop).await?;
+        let gather = Gather { warmer: self, id, found: &found, held: &held };
+        let (digests, fetched_bytes) = gather.all(&wanted, progress, stop).await?;
         let contents = plan::contents(&wanted, &digests);
         let revision =
             Revision::of_weights(contents.iter().map(|(path, file)| (path, file.size, file.sha256)));
@@ -165,104 +160,6 @@ impl Warmer {
         blocking(show).await??;
         Ok(WarmWeights { revision, verified, fetched_bytes, files })
     }
-
-    /// Sees to it that every file's blob is there; says which digest each has, and how many bytes were fetched.
-    async fn gather(
-        &self,
-        id: &EntryId,
-        wanted: &[Wanted],
-        (found, held): (&Arc<Found>, &Arc<Held>),
-        progress: &Progress,
-        stop: &CancellationToken,
-    ) -> Result<(BTreeMap<RelPath, Digest>, u64), WeightsError> {
-        let (cache, all) = (self.cache.clone(), wanted.to_vec());
-        let missing = blocking(move || missing(&cache, all)).await??;
-        let claims: Vec<_> = missing.iter().map(|file| (file.key.clone(), file.size)).collect();
-        let (cache, reserve) = (self.cache.clone(), self.reserve);
-        let admission = blocking(move || cache.admit(&claims, reserve)).await??;
-        let bytes = missing.iter().map(|file| file.size).fold(0, u64::saturating_add);
-        progress.set_total(progress.done().saturating_add(bytes));
-
-        let known = wanted.iter().filter_map(|file| Some((file.path.clone(), file.known?)));
-        let mut digests: BTreeMap<_, _> = known.collect();
-        let stop = stop.child_token();
-        let transfer = Transfer { engine: &self.engine, progress, stop: &stop };
-        let mut jobs = Vec::with_capacity(missing.len());
-        for file in &missing {
-            jobs.push(self.fetch_in_turn(id, file, (found, held), &admission, transfer));
-        }
-        let mut fetched_bytes = 0;
-        let fetched = match transfer::all(jobs, FILES_AT_ONCE, &stop).await {
-            Err(error) if error.kind() == ErrorKind::NoSpace => {
-                return Err(self.filled_up(&missing, error).await?);
-            }
-            fetched => fetched?,
-        };
-        for (path, digest, fetched) in fetched {
-            digests.insert(path, digest);
-            fetched_bytes += fetched;
-        }
-        Ok((digests, fetched_bytes))
-    }
-
-    /// Fetches one file, unless another job that wants it too was first.
-    async fn fetch_in_turn(
-        &self,
-        id: &EntryId,
-        file: &Wanted,
-        (found, held): (&Arc<Found>, &Arc<Held>),
-        admission: &Arc<Admission>,
-        transfer: Transfer<'_>,
-    ) -> Result<(RelPath, Digest, u64), WeightsError> {
-        let turn = tokio::select! {
-            biased;
-            () = transfer.stop.cancelled() => return Err(WeightsError::Stopped),
-            turn = admission.turn(&file.key) => Arc::new(turn),
-        };
-        let size = file.size;
-        // Another job may have brought it since this one looked.
-        if let Some(digest) = turn.found().or(file.known) {
-            held.add(digest);
-            let cache = self.cache.clone();
-            if blocking(move || cache.has_blob(digest, size)).await?? {
-                transfer.progress.add(size);
-                return Ok((file.path.clone(), digest, 0));
-            }
-        }
-        let (cache, of, origin) = (self.cache.clone(), turn.clone(), file.origin(Some(id)));
-        let (pace, stop) = (self.pace, transfer.stop.clone());
-        let place = Arc::new(move || cache.open_partial(of.clone(), origin.clone(), size, pace, &stop));
-        let Fetched { incoming, digest, bytes } = transfer.fetch(file, place).await?;
-        let (cache, key) = (self.cache.clone(), turn.key().clone());
-        let held = held.clone();
-        let note = file.is_to_be_found().then(|| Arc::clone(found));
-        let adopt = move || {
-            held.add(digest);
-            // Before the bytes have another name, by which nobody would find them.
-            note.map_or(Ok(()), |note| note.note(&key, digest, size > pace.least))?;
-            cache.adopt(incoming, digest, size)
-        };
-        blocking(adopt).await??;
-        turn.has_found(digest);
-        Ok((file.path.clone(), digest, bytes))
-    }
-
-    /// Says how much room is missing, after the disk turned out smaller than it was when the job was let in.
-    async fn filled_up(
-        &self,
-        missing_then: &[Wanted],
-        cause: WeightsError,
-    ) -> Result<WeightsError, WeightsError> {
-        let (cache, wanted) = (self.cache.clone(), missing_then.to_vec());
-        let still = blocking(move || missing(&cache, wanted)).await??;
-        let still: Vec<_> = still.into_iter().map(|file| (file.key, file.size)).collect();
-        let cache = self.cache.clone();
-        let still = blocking(move || cache.lacking(&still)).await??;
-        let needed = still.iter().map(|(_, bytes)| *bytes).fold(0, u64::saturating_add);
-        let available = self.cache.disk_space()?;
-        let root = self.cache.path().to_owned();
-        Ok(WeightsError::FilledUp { root, needed, available, cause: Box::new(cause) })
-    }
 }
 
 /// The revision that these files make, if every digest is known.
@@ -270,16 +167,4 @@ fn revision_of(wanted: &[Wanted]) -> Option<Revision> {
     let files: Option<Vec<_>> =
         wanted.iter().map(|file| Some((&file.path, file.size, file.known?))).collect();
     Some(Revision::of_weights(files?))
-}
-
-/// Those whose blob isn't there, or whose digest nobody knows.
-fn missing(cache: &Cache, mut wanted: Vec<Wanted>) -> Result<Vec<Wanted>, WeightsError> {
-    let mut missing = Vec::new();
-    for file in wanted.drain(..) {
-        let there = file.known.map(|digest| cache.has_blob(digest, file.size)).transpose()?;
-        if there != Some(true) {
-            missing.push(file);
-        }
-    }
-    Ok(missing)
 }

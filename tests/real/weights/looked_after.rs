@@ -23,6 +23,13 @@ fn flip(path: &Path) {
     file.sync_all().unwrap();
 }
 
+/// Waits until a blob that was spoilt has its bytes again.
+async fn mended(agent: &Agent, weights: &[u8]) {
+    let path = blob(agent, weights);
+    let is_right = async || std::fs::read(&path).is_ok_and(|found| found == weights).then_some(());
+    until("that it's fetched again", PATIENT, is_right).await;
+}
+
 #[tokio::test]
 async fn a_flipped_byte_is_found_and_its_label_goes_before_it_is_fetched_again() {
     let bed = Bed::start().await;
@@ -33,6 +40,7 @@ async fn a_flipped_byte_is_found_and_its_label_goes_before_it_is_fetched_again()
     bed.agent.write_list(&list(&[&a, &b]));
     bed.agent.start().await;
     bed.agent.wait_for("both", PATIENT, |status| status.entries.len() == 2 && status.all_warm()).await;
+    let before = gets(&bed.http, "b.bin").len();
     bed.http.add(Rule::get("a.bin", Fault::Stall(1000)).always());
     flip(&blob(&bed.agent, &a_bytes));
     let gone = |status: &Status| !status.labels.contains_key("weights.stoker.dev/a");
@@ -43,7 +51,7 @@ async fn a_flipped_byte_is_found_and_its_label_goes_before_it_is_fetched_again()
     bed.agent.wait_for("both", PATIENT, |status| status.all_warm() && status.labels.len() >= 2).await;
     assert_current(&bed.agent, "a", &[("a.bin", &a_bytes)]);
     assert_current(&bed.agent, "b", &[("b.bin", &b_bytes)]);
-    assert_eq!(gets(&bed.http, "b.bin").len(), 1, "{:#?}", bed.http.seen());
+    assert_eq!(gets(&bed.http, "b.bin").len(), before, "{:#?}", bed.http.seen());
 }
 
 #[tokio::test]
@@ -74,8 +82,7 @@ async fn a_round_goes_on_where_a_killed_agent_was() {
     let half = serde_json::json!({"began": began, "after": null, "ended": false});
     std::fs::write(&state, half.to_string()).unwrap();
     bed.agent.start().await;
-    until("that it's fetched again", PATIENT, async || (gets(&bed.http, "a.bin").len() > 1).then_some(()))
-        .await;
+    mended(&bed.agent, &a_bytes).await;
     bed.agent.wait_entry("a", "Warm", PATIENT).await;
     assert_current(&bed.agent, "a", &[("a.bin", &a_bytes)]);
 }
@@ -136,10 +143,11 @@ async fn the_commands_work_beside_a_running_agent() {
     assert!(wrong.out.contains("(a: a.bin)"), "{}", wrong.said);
     assert!(wrong.said.contains("--mend"), "{}", wrong.said);
     assert_eq!(cache(&bed.agent, &["verify", "--mend"]).await.code, Some(1));
-    until("that it's fetched again", PATIENT, async || (gets(&bed.http, "a.bin").len() > 1).then_some(()))
-        .await;
+    // Of requests there may have been two before: one that is late is made again.
+    mended(&bed.agent, &a_bytes).await;
     bed.agent.wait_for("both", PATIENT, |status| status.all_warm() && status.done).await;
-    assert_eq!(cache(&bed.agent, &["verify"]).await.code, Some(0));
+    let right = cache(&bed.agent, &["verify"]).await;
+    assert_eq!(right.code, Some(0), "{}", right.said);
     assert_eq!(cache(&bed.agent, &["verify", "nobody"]).await.code, Some(1));
 
     bed.agent.stop(SOON).await;
