@@ -10,8 +10,8 @@ use std::path::Path;
 
 use crate::image::manifest::{Document, INDEX_DEPTH, Manifest, Platform, chain_ids, parse, parse_config};
 use crate::image::unpack_layer;
-use crate::source::hub_tree_page;
 use crate::source::registry::{HostsFile, parse_challenges};
+use crate::source::{artifact_files, hub_tree_page};
 use crate::types::{Descriptor, Digest, ImageRef};
 use crate::weights::{Journal, framed};
 
@@ -108,6 +108,24 @@ pub fn hub_tree(bytes: &[u8]) {
     }
 }
 
+/// What a registry may answer where an artifact of weights is asked for.
+///
+/// # Panics
+/// When two files have one name, or what is wrong can't be told in one line.
+pub fn artifacts(bytes: &[u8]) {
+    for media_type in DOCUMENTS {
+        match artifact_files(media_type, bytes) {
+            Ok(files) => {
+                let mut paths: Vec<_> = files.iter().map(|(path, _)| path.as_str()).collect();
+                paths.iter().for_each(|path| is_a_line(path));
+                paths.sort_unstable();
+                assert!(paths.windows(2).all(|two| two[0] != two[1]), "a name stands twice in {paths:?}");
+            }
+            Err(problem) => is_a_line(&problem),
+        }
+    }
+}
+
 /// A server's `WWW-Authenticate`.
 ///
 /// # Panics
@@ -197,6 +215,7 @@ mod tests {
         seeds("image_ref").iter().for_each(|seed| image_ref(seed));
         seeds("hosts_toml").iter().for_each(|seed| hosts_toml(seed));
         seeds("journal").iter().for_each(|seed| journal(seed));
+        seeds("artifacts").iter().for_each(|seed| artifacts(seed));
         seeds("hub_tree").iter().for_each(|seed| hub_tree(seed));
         seeds("www_authenticate").iter().for_each(|seed| www_authenticate(seed));
         let dir = tempfile::tempdir().unwrap();

@@ -308,7 +308,8 @@ fn rooms(
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<Rooms> {
     let config = args.sources.config(args.allow.allow_schemes.iter().any(|scheme| scheme == "http"));
-    let config = source::SourceConfig { file_root: args.allow.file_root.clone(), ..config };
+    let (file_root, host_root) = (args.allow.file_root.clone(), Some(args.gate.host_root.clone()));
+    let config = source::SourceConfig { file_root, host_root, ..config };
     let sources = source::Sources::new(config.clone())?;
     let threshold = GcThreshold(args.node.image_gc_high_threshold);
     let settings = args.images.settings(config, args.gate.host_root.clone(), threshold);

@@ -92,6 +92,17 @@ pub struct SourceFlags {
     /// Certificate authorities in PEM to trust beside the system's; may be given again, or several with commas
     #[arg(long = "ca-file", env = "STOKER_CA_FILE", value_name = "FILE", value_delimiter = ',')]
     pub ca_files: Vec<PathBuf>,
+
+    // Where containerd 2 looks unless it's told otherwise. Of images the running containerd says it itself.
+    /// Where the hosts.toml of registries are for oci://, on the host; may be given again, or several with commas
+    #[arg(
+        long,
+        env = "STOKER_REGISTRY_HOSTS",
+        value_name = "DIR",
+        value_delimiter = ',',
+        default_values = ["/etc/containerd/certs.d", "/etc/docker/certs.d"]
+    )]
+    pub registry_hosts: Vec<PathBuf>,
 }
 
 impl SourceFlags {
@@ -103,6 +114,7 @@ impl SourceFlags {
             ca_files: self.ca_files.clone(),
             allow_http,
             hub: Some(self.hf_endpoint.clone()),
+            registry_hosts: self.registry_hosts.clone(),
             ..SourceConfig::default()
         }
     }

@@ -19,13 +19,13 @@ use crate::{fetch, image, source, weights};
 
 /// Fetch images into containerd, or weights into a directory, once
 ///
-/// A URI with a scheme (https:// s3:// gs:// az:// hf:// file://) is weights and needs --to; anything else is an image reference. What is there
+/// A URI with a scheme (https:// s3:// gs:// az:// hf:// oci:// file://) is weights and needs --to; anything else is an image reference. What is there
 /// already isn't fetched again. Weights are checked against the digests that their source publishes, and are on the
 /// disk when this ends.
 #[derive(Debug, Clone, Args)]
 pub(super) struct PullArgs {
     /// What to fetch: docker.io/library/nginx:1.27, hf://org/name@main, s3://bucket/prefix/,
-    /// https://host/model.safetensors
+    /// https://host/model.safetensors, oci://host/name:tag
     #[arg(required = true, value_name = "URI")]
     uris: Vec<String>,
 

@@ -57,8 +57,8 @@ pub struct EntryDocument {
     #[schemars(with = "String", length(min = 1))]
     pub image: Option<String>,
     /// Where model weights (or any files) are: `hf://org/name@revision`, `s3://bucket/prefix/`, `gs://bucket/prefix/`,
-    /// `az://container/prefix/` or `az://container@account/prefix/`, `https://…`, `oci://…` or `file:///…`. A trailing
-    /// `/` is a prefix or a directory; without it, it's one object or file.
+    /// `az://container/prefix/` or `az://container@account/prefix/`, `https://…`, `oci://registry/repository:tag` or
+    /// `file:///…`. A trailing `/` is a prefix or a directory; without it, it's one object or file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(min = 1), regex(pattern = "^(https?|s3|gs|az|hf|oci|file)://"))]
     pub weights: Option<String>,

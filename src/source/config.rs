@@ -23,6 +23,11 @@ pub struct SourceConfig {
     pub file_root: Option<PathBuf>,
     /// The Hub that `hf://` means; `None` is the Hugging Face Hub.
     pub hub: Option<HubEndpoint>,
+    /// Where the `hosts.toml` of registries are, as in containerd's `config_path`, for `oci://`: paths of the host,
+    /// perhaps none.
+    pub registry_hosts: Vec<PathBuf>,
+    /// Where the host's `/` is, for those paths; `None`: where ours is.
+    pub host_root: Option<PathBuf>,
 }
 
 impl Default for SourceConfig {
@@ -36,6 +41,8 @@ impl Default for SourceConfig {
             allow_http: false,
             file_root: None,
             hub: None,
+            registry_hosts: Vec::new(),
+            host_root: None,
         }
     }
 }

@@ -59,10 +59,6 @@ pub enum SourceError {
         #[source]
         cause: io::Error,
     },
-    #[error(
-        "{scheme}:// is not supported by this version; use https://, s3://, hf://, gs://, az:// or file://"
-    )]
-    Unsupported { scheme: String },
 }
 
 impl SourceError {
@@ -90,7 +86,6 @@ impl SourceError {
             Self::Invalid { .. } => ErrorKind::Invalid,
             Self::Credentials { .. } => ErrorKind::Denied,
             Self::File { cause, .. } => file_kind(cause),
-            Self::Unsupported { .. } => ErrorKind::Unsupported,
         }
     }
 }

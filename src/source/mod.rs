@@ -25,6 +25,7 @@ mod http;
 mod index;
 mod listing;
 mod memory;
+mod oci;
 mod patience;
 mod ranged;
 mod redirects;
@@ -45,6 +46,7 @@ pub(crate) use hf::hub_tree_page;
 pub use hf::{HubCommit, HubEndpoint, HubFile, InvalidHubEndpoint};
 pub use listing::Listing;
 pub use memory::MemorySource;
+pub(crate) use oci::artifact_files;
 pub use sources::Sources;
 
 /// One blob at one version of it: whoever holds it gets those bytes or an error, never a mixture of two versions.
@@ -66,6 +68,12 @@ pub trait RangeSource: std::fmt::Debug + Send + Sync {
     /// The length of the parts in which the server stores the blob, all but the last, where that shows: a range that
     /// lies in one of them is one read for the server.
     fn stored_part(&self) -> Option<u64> {
+        None
+    }
+
+    /// The same blob from another server, where there is one that is to be believed more: to be asked once bytes came
+    /// wrong.
+    fn elsewhere(&self) -> Option<std::sync::Arc<dyn RangeSource>> {
         None
     }
 }

@@ -19,6 +19,11 @@ impl<'a> Selection<'a> {
         self.goods.globs.wants(path.as_str())
     }
 
+    /// Whether `exclude` leaves out all that may be at `path`, a file or a directory.
+    pub(super) fn excludes(&self, path: &RelPath) -> bool {
+        self.goods.globs.excludes(path.as_str()) || self.goods.globs.excludes(&format!("{path}/"))
+    }
+
     /// The digest that the list gives for it.
     pub(super) fn digest(&self, path: &RelPath) -> Option<Digest> {
         self.goods.sha256.get(path).copied()

@@ -8,6 +8,7 @@ use super::files::Files;
 use super::hf::Hub;
 use super::http::{Http, Place};
 use super::index::{self, Indexed};
+use super::oci::Artifacts;
 use super::selection::Selection;
 use super::{Listing, RemoteFile, SourceConfig, SourceError, cloud, s3};
 use crate::list::WeightsGoods;
@@ -28,6 +29,7 @@ struct Clients {
     s3: s3::Clients,
     clouds: cloud::Clients,
     files: Files,
+    artifacts: Artifacts,
 }
 
 impl Sources {
@@ -41,7 +43,8 @@ impl Sources {
         let s3 = s3::Clients::new(&config)?;
         let clouds = cloud::Clients::new(&config)?;
         let files = Files::new(&config);
-        Ok(Self(Arc::new(Clients { config, http, hub, s3, clouds, files })))
+        let artifacts = Artifacts::new(&config)?;
+        Ok(Self(Arc::new(Clients { config, http, hub, s3, clouds, files, artifacts })))
     }
 
     /// Lists the files that `goods` means, sorted by path: filtered by its globs, with the digests it gives where
@@ -59,28 +62,31 @@ impl Sources {
         credentials: Option<&str>,
     ) -> Result<Listing, SourceError> {
         let selection = Selection::new(goods);
-        let credentials = match credentials {
-            Some(name) => Some(Credentials::read(&self.0.config, name).await?),
-            None => None,
+        // Those of registries are in a file of another kind, which says whom they are for.
+        let named = match (&goods.uri, credentials) {
+            (WeightsUri::Oci(_), _) | (_, None) => None,
+            (_, Some(name)) => Some(Credentials::read(&self.0.config, name).await?),
         };
-        let credentials = credentials.as_ref();
+        let named = named.as_ref();
         let listing: Listing = match &goods.uri {
-            WeightsUri::Http(url) => self.0.http(url, goods.index, credentials, &selection).await?.into(),
+            WeightsUri::Http(url) => self.0.http(url, goods.index, named, &selection).await?.into(),
             WeightsUri::S3 { bucket, key } => {
-                self.0.s3.bucket(bucket, credentials).await?.files(key, &selection).await?.into()
+                self.0.s3.bucket(bucket, named).await?.files(key, &selection).await?.into()
             }
             WeightsUri::HuggingFace { repo, revision } => {
-                self.0.hub.repository(repo, revision, credentials)?.files(&selection).await?
+                self.0.hub.repository(repo, revision, named)?.files(&selection).await?
             }
             WeightsUri::Gcs { bucket, key } => {
-                self.0.clouds.google(bucket, credentials).await?.files(key, &selection).await?.into()
+                self.0.clouds.google(bucket, named).await?.files(key, &selection).await?.into()
             }
             WeightsUri::Azure { account, container, key } => {
-                let container = self.0.clouds.azure(account.as_deref(), container, credentials).await?;
+                let container = self.0.clouds.azure(account.as_deref(), container, named).await?;
                 container.files(key, &selection).await?.into()
             }
-            WeightsUri::File(path) => self.0.files.files(path, credentials, &selection).await?.into(),
-            uri => return Err(SourceError::Unsupported { scheme: uri.scheme().to_owned() }),
+            WeightsUri::Oci(reference) => {
+                self.0.artifacts.files(reference, credentials, &selection).await?.into()
+            }
+            WeightsUri::File(path) => self.0.files.files(path, named, &selection).await?.into(),
         };
         Ok(Listing { files: selection.check(listing.files)?, ..listing })
     }

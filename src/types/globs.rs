@@ -42,7 +42,13 @@ impl Globs {
     /// Whether the file at `path` (relative, `/` between parts) is wanted.
     #[must_use]
     pub fn wants(&self, path: &str) -> bool {
-        (self.include.texts.is_empty() || self.include.set.is_match(path)) && !self.exclude.set.is_match(path)
+        (self.include.texts.is_empty() || self.include.set.is_match(path)) && !self.excludes(path)
+    }
+
+    /// Whether an exclude pattern names `path`.
+    #[must_use]
+    pub fn excludes(&self, path: &str) -> bool {
+        self.exclude.set.is_match(path)
     }
 
     /// The include patterns, as written.

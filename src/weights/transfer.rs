@@ -39,14 +39,15 @@ pub(super) struct Transfer<'a> {
 
 impl Transfer<'_> {
     /// Fetches what is missing of one file and compares it with what is known of its bytes, if anything is. What comes
-    /// with other bytes is thrown away and all of it fetched again, three times in all. What is stopped, or fails,
-    /// stays for the next run, unless the source has another version now.
+    /// with other bytes is thrown away and all of it fetched again, three times in all, and past a registry's mirrors where
+    /// it came by one. What is stopped, or fails, stays for the next run, unless the source has another version now.
     pub(super) async fn fetch(&self, wanted: &Wanted, place: Place) -> Result<Fetched, WeightsError> {
         let mut tries = 0;
+        let mut source = wanted.bytes.clone();
         loop {
             let make = place.clone();
             let incoming = blocking(move || make()).await??;
-            let blob = wanted.bytes.clone();
+            let blob = source.clone();
             let (sink, kept) = (incoming.sink(), incoming.kept().clone());
             let bytes = wanted.size.saturating_sub(kept.bytes());
             let engine = self.engine;
@@ -103,6 +104,7 @@ impl Transfer<'_> {
                 Ok(kept) => return Ok(kept),
                 Err(wrong) => self.strike(wanted, wrong, tries)?,
             }
+            source = source.elsewhere().unwrap_or(source);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Weights from servers that fail, change and refuse: what ends in the cache is right, or isn't there.
 
+mod artifacts;
 mod cache;
 mod capacity;
 mod clouds;

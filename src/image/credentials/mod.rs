@@ -7,13 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::ImageError;
+use crate::source::registry::Keyring;
 use crate::types::{ImageRef, RegistryAuth};
 
-mod keyring;
-mod pattern;
 mod provider;
 
-pub(super) use keyring::Keyring;
 use provider::Providers;
 pub use provider::{ProviderError, ProviderPaths};
 
@@ -50,12 +48,17 @@ impl Credentials {
         image: &ImageRef,
         name: Option<&str>,
     ) -> Result<Vec<RegistryAuth>, ImageError> {
+        let failed = |name: &str, problem| ImageError::Credentials { name: name.to_owned(), problem };
         match (name, &self.secrets, &self.providers) {
-            (Some(name), Some(dir), _) => Ok(Keyring::read(dir, name).await?.candidates(image)),
-            (Some(name), None, _) => Err(ImageError::Credentials {
-                name: name.to_owned(),
-                problem: "there is no directory to look for it; give --credentials-dir".to_owned(),
-            }),
+            (Some(name), Some(dir), _) => match Keyring::read(dir, name).await {
+                Ok(Some(keyring)) => Ok(keyring.candidates(image)),
+                Ok(None) => Err(failed(name, Keyring::missing(dir, name))),
+                Err(problem) => Err(failed(name, problem)),
+            },
+            (Some(name), None, _) => {
+                let problem = "there is no directory to look for it; give --credentials-dir".to_owned();
+                Err(failed(name, problem))
+            }
             (None, _, Some(providers)) => providers.candidates(image).await,
             (None, _, None) => Ok(Vec::new()),
         }

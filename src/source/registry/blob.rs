@@ -13,7 +13,7 @@ use super::wire::{Stop, Words};
 use crate::source::body::{Cut, body};
 use crate::source::ranged::{self, Sent, Unfit};
 use crate::source::{RangeBody, RangeSource, SourceError};
-use crate::types::{ByteRange, Descriptor, Digest, ErrorKind};
+use crate::types::{ByteRange, Digest, ErrorKind};
 
 /// A layer's blob. The first range finds the host that has it, and where that one sends us; all others then go
 /// there directly, until the place doesn't know us any more: signed URLs expire.
@@ -49,13 +49,13 @@ impl std::fmt::Debug for Blob {
 }
 
 impl Blob {
-    pub(super) fn new(repository: Repository, descriptor: &Descriptor, hosts: Hosts) -> Self {
+    pub(super) fn new(repository: Repository, (digest, size): (Digest, u64), hosts: Hosts) -> Self {
         Self {
             origin: repository.origin(hosts),
             repository,
             hosts,
-            digest: descriptor.digest,
-            size: descriptor.size,
+            digest,
+            size,
             serves_ranges: AtomicBool::new(true),
             place: Mutex::default(),
             search: tokio::sync::Mutex::default(),
@@ -209,5 +209,14 @@ impl RangeSource for Blob {
 
     fn serves_ranges(&self) -> bool {
         self.serves_ranges.load(Relaxed)
+    }
+
+    /// The registry itself, whatever its mirrors say.
+    fn elsewhere(&self) -> Option<Arc<dyn RangeSource>> {
+        let is_mirrored = self.hosts == Hosts::All && self.repository.has_mirrors();
+        is_mirrored.then(|| {
+            let blob = Self::new(self.repository.clone(), (self.digest, self.size), Hosts::Last);
+            Arc::new(blob) as Arc<dyn RangeSource>
+        })
     }
 }

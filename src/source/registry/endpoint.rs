@@ -105,7 +105,7 @@ impl Endpoint {
         let (status, headers) = (response.status(), response.headers().clone());
         let hint = match status.as_u16() {
             401 | 403 => "check the pull secrets or the credential provider for this registry",
-            404 => "is the image spelt right? Some registries say so too where credentials are missing",
+            404 => "is the name spelt right? Some registries say so too where credentials are missing",
             _ => "",
         };
         let code = code(&self.wire.scraps(&stop, response).await);

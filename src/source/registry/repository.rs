@@ -124,13 +124,13 @@ impl Repository {
     /// A layer, by ranges. Its digest is for the reader to check.
     #[must_use]
     pub fn blob(&self, descriptor: &Descriptor) -> Arc<dyn RangeSource> {
-        Arc::new(Blob::new(self.clone(), descriptor, Hosts::All))
+        Arc::new(Blob::new(self.clone(), (descriptor.digest, descriptor.size), Hosts::All))
     }
 
     /// The same from the registry itself, whatever its mirrors say: for a layer that came with wrong bytes.
     #[must_use]
     pub fn blob_past_mirrors(&self, descriptor: &Descriptor) -> Arc<dyn RangeSource> {
-        Arc::new(Blob::new(self.clone(), descriptor, Hosts::Last))
+        Arc::new(Blob::new(self.clone(), (descriptor.digest, descriptor.size), Hosts::Last))
     }
 
     /// Whether blobs may come from more than one host.

@@ -251,9 +251,6 @@ async fn what_a_list_may_not_name_is_never_asked() {
     {
         assert_eq!(resolve(uri, false).await.unwrap_err().kind(), ErrorKind::Invalid, "{uri}");
     }
-    for uri in ["oci://r/a:1"] {
-        assert_eq!(resolve(uri, false).await.unwrap_err().kind(), ErrorKind::Unsupported, "{uri}");
-    }
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@
 )]
 
 mod agent;
+mod artifact;
 mod azurite;
 mod bed;
 mod bed_node;
@@ -49,6 +50,7 @@ mod tls_front;
 mod wait;
 
 pub(crate) use agent::{Agent, Entry, Status, Stoker};
+pub(crate) use artifact::ArtifactLayer;
 pub(crate) use azurite::Azurite;
 pub(crate) use bed::{Bed, BedOptions};
 pub(crate) use bed_node::BedNode;

@@ -13,10 +13,9 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
-use super::keyring::Keyring;
-use super::pattern::matches;
 use crate::image::ImageError;
 use crate::rt;
+use crate::source::registry::{Keyring, pattern_matches};
 use crate::types::{ImageRef, RegistryAuth};
 
 mod answer;
@@ -115,7 +114,7 @@ impl Providers {
         open.retain(|_, desk| listed.iter().any(|(config, program)| desk.serves(config, program)));
         let mut found = Vec::new();
         for (config, program) in listed {
-            if !config.match_images.iter().any(|pattern| matches(pattern, image)) {
+            if !config.match_images.iter().any(|pattern| pattern_matches(pattern, image)) {
                 continue;
             }
             let name = config.name.clone();

@@ -5,7 +5,7 @@ use crate::types::ImageRef;
 
 /// Whether `pattern` is for `image`: as many parts in the host and each one a glob that fits, the same port, and a
 /// path that the image's begins with.
-pub(super) fn matches(pattern: &str, image: &ImageRef) -> bool {
+pub(crate) fn pattern_matches(pattern: &str, image: &ImageRef) -> bool {
     let (host, path) = pattern.split_once('/').unwrap_or((pattern, ""));
     let (want_name, want_port) = split_port(host);
     let (name, port) = split_port(image.domain());
@@ -175,7 +175,7 @@ mod tests {
 
         #[test]
         fn any_pattern_is_answered(pattern in ".{0,40}|[\\[\\]a:/.*?^-]{0,20}") {
-            matches(&pattern_of(&pattern), &"gcr.io/a/b:c".parse().unwrap());
+            pattern_matches(&pattern_of(&pattern), &"gcr.io/a/b:c".parse().unwrap());
         }
     }
 }

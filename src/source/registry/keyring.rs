@@ -1,5 +1,5 @@
-//! Which credentials of a mounted docker configuration fit an image, by the kubelet's rules, so that what the kubelet
-//! can pull we can (kubernetes, `pkg/credentialprovider/{config,keyring}.go`).
+//! Which credentials of a mounted docker configuration fit what is asked of a registry, by the kubelet's rules, so that
+//! what the kubelet can pull we can (kubernetes, `pkg/credentialprovider/{config,keyring}.go`).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,8 +9,7 @@ use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 
-use super::pattern::{matches, pattern_of};
-use crate::image::ImageError;
+use super::pattern::{pattern_matches, pattern_of};
 use crate::types::{ImageRef, RegistryAuth, Secret};
 
 /// A docker configuration is a few lines; a Secret holds at most 1 MiB.
@@ -32,7 +31,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// Credentials by registry pattern: of one docker configuration, or of what credential providers say.
 #[derive(Default)]
-pub(in crate::image) struct Keyring {
+pub(crate) struct Keyring {
     /// Sorted by pattern: the last that matches is the most specific.
     by_pattern: BTreeMap<String, Vec<RegistryAuth>>,
 }
@@ -53,12 +52,14 @@ struct DockerAuth {
 }
 
 impl Keyring {
-    /// Reads the credentials called `name`: the Secret that is mounted at `dir/name`. They are read at each use, since
-    /// a mounted Secret changes under us.
-    pub(in crate::image) async fn read(dir: &Path, name: &str) -> Result<Self, ImageError> {
-        let failed = |problem: String| ImageError::Credentials { name: name.to_owned(), problem };
-        if name.is_empty() || name.starts_with('.') || name.contains('/') {
-            return Err(failed("that can't be the name of a mounted Secret".to_owned()));
+    /// Reads the credentials called `name`: the Secret that is mounted at `dir/name`; `None` where no docker
+    /// configuration is in it. They are read at each use, since a mounted Secret changes under us.
+    ///
+    /// # Errors
+    /// What is wrong with the name or the file, without anything that it holds.
+    pub(crate) async fn read(dir: &Path, name: &str) -> Result<Option<Self>, String> {
+        if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
+            return Err("that can't be the name of a mounted Secret".to_owned());
         }
         for file in FILE_NAMES {
             let path = dir.join(name).join(file);
@@ -66,26 +67,30 @@ impl Keyring {
             let size = match tokio::fs::metadata(&path).await {
                 Ok(metadata) => metadata.len(),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(failed(format!("cannot read {shown}: {error}"))),
+                Err(error) => return Err(format!("cannot read {shown}: {error}")),
             };
             if size > FILE_LIMIT {
-                return Err(failed(format!("{shown} is over 1 MiB")));
+                return Err(format!("{shown} is over 1 MiB"));
             }
-            let bytes = tokio::fs::read(&path)
-                .await
-                .map_err(|error| failed(format!("cannot read {shown}: {error}")))?;
+            let bytes =
+                tokio::fs::read(&path).await.map_err(|error| format!("cannot read {shown}: {error}"))?;
             let parse = if file == OLD_FILE_NAME { Self::parse_old } else { Self::parse };
-            return parse(&bytes).map_err(|problem| failed(format!("{shown}: {problem}")));
+            return parse(&bytes).map(Some).map_err(|problem| format!("{shown}: {problem}"));
         }
-        Err(failed(format!(
+        Ok(None)
+    }
+
+    /// What to mount where [`Self::read`] found nothing.
+    pub(crate) fn missing(dir: &Path, name: &str) -> String {
+        format!(
             "there is no {} in {}; mount a Secret of type kubernetes.io/dockerconfigjson there",
             FILE_NAMES[0],
             dir.join(name).display()
-        )))
+        )
     }
 
     /// Reads a docker configuration. Errors name the registry and never the credentials.
-    pub(in crate::image) fn parse(bytes: &[u8]) -> Result<Self, String> {
+    fn parse(bytes: &[u8]) -> Result<Self, String> {
         let config: DockerConfig = serde_json::from_slice(bytes).map_err(|error| not_docker(&error))?;
         Self::of(config.auths.unwrap_or_default())
     }
@@ -107,17 +112,17 @@ impl Keyring {
     }
 
     /// Adds credentials for `registry`, to be tried after those that are there for the same one.
-    pub(super) fn add(&mut self, registry: &str, auth: RegistryAuth) {
+    pub(crate) fn add(&mut self, registry: &str, auth: RegistryAuth) {
         self.by_pattern.entry(pattern_of(registry)).or_default().push(auth);
     }
 
-    /// The credentials to try for `image`, in order. None is an image that is pulled without.
-    pub(in crate::image) fn candidates(&self, image: &ImageRef) -> Vec<RegistryAuth> {
+    /// The credentials to try for `image`, in order. None is one that is asked for without.
+    pub(crate) fn candidates(&self, image: &ImageRef) -> Vec<RegistryAuth> {
         let found: Vec<RegistryAuth> = self
             .by_pattern
             .iter()
             .rev()
-            .filter(|(pattern, _)| matches(pattern, image))
+            .filter(|(pattern, _)| pattern_matches(pattern, image))
             .flat_map(|(_, auths)| auths.iter().cloned())
             .collect();
         if found.is_empty() && image.domain() == "docker.io" {
