@@ -66,6 +66,7 @@ impl Transfer<'_> {
             // Freeing a large file's blocks takes a while.
             blocking(move || incoming.discard()).await?;
             self.strike(wanted, wrong, tries)?;
+            source = source.elsewhere().unwrap_or(source);
         }
     }
 
@@ -77,8 +78,9 @@ impl Transfer<'_> {
         keep: impl Fn(&Whole, Digest) -> Result<T, WeightsError> + Clone + Send + 'static,
     ) -> Result<T, WeightsError> {
         let mut tries = 0;
+        let mut source = wanted.bytes.clone();
         loop {
-            let (blob, size) = (wanted.bytes.clone(), wanted.size);
+            let (blob, size) = (source.clone(), wanted.size);
             let whole = self.engine.fetch_whole(blob, size, self.progress, self.stop).await;
             let whole = whole.map_err(|cause| lost(wanted, cause))?;
             tries += 1;
