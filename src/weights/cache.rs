@@ -441,7 +441,7 @@ impl Cache {
         let mut fans = BTreeSet::from([PathBuf::from(layout::BLOBS)]);
         for file in files {
             blob::name(&self.root, &file.dir()?, file.name(), file.digest, file.size)?;
-            fans.insert(PathBuf::from(layout::blob(file.digest).0));
+            fans.insert(layout::blob(file.digest).0);
         }
         Ok(means.sync_names(&self.root, &fans)?)
     }
