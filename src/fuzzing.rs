@@ -10,10 +10,14 @@ use std::path::Path;
 
 use crate::image::manifest::{Document, INDEX_DEPTH, Manifest, Platform, chain_ids, parse, parse_config};
 use crate::image::unpack_layer;
+use crate::rt::chain;
 use crate::source::registry::{HostsFile, parse_challenges};
-use crate::source::{artifact_files, hub_tree_page};
-use crate::types::{Descriptor, Digest, ImageRef};
-use crate::weights::{Journal, framed};
+use crate::source::{
+    artifact_files, azure_listing as azure_listing_of, google_listing as google_listing_of, hub_tree_page,
+    index_at,
+};
+use crate::types::{Descriptor, Digest, ImageRef, RelPath};
+use crate::weights::{Journal, framed, manifest_again};
 
 const DOCUMENTS: [&str; 4] = [
     "application/vnd.oci.image.manifest.v1+json",
@@ -126,6 +130,78 @@ pub fn artifacts(bytes: &[u8]) {
     }
 }
 
+/// What a store may answer where a listing is asked for: S3's in XML, read by the AWS SDK and by us after it.
+///
+/// # Panics
+/// When a listing is understood in a way that breaks a promise, or what is wrong can't be told in one line.
+pub fn s3_listing(bytes: &[u8]) {
+    thread_local! {
+        static RUNTIME: io::Result<tokio::runtime::Runtime> = crate::source::s3_listing_runtime();
+    }
+    RUNTIME.with(|runtime| {
+        let Ok(runtime) = runtime else { return };
+        match crate::source::s3_listing(runtime, bytes) {
+            Ok(files) => files.iter().for_each(|path| is_a_line(path.as_str())),
+            Err(error) => is_a_line(&chain(&error)),
+        }
+        let refusal = crate::source::s3_refusal(runtime, bytes).map(|refusal| chain(&refusal));
+        assert!(refusal.is_some(), "a refusal was taken for a page");
+        refusal.iter().for_each(|said| is_a_line(said));
+    });
+}
+
+/// The same of Google Cloud Storage, in JSON.
+///
+/// # Panics
+/// When what is wrong with it can't be told in one line.
+pub fn google_listing(bytes: &[u8]) {
+    listed(google_listing_of(bytes));
+}
+
+/// The same of Azure Blob Storage, in XML.
+///
+/// # Panics
+/// When what is wrong with it can't be told in one line.
+pub fn azure_listing(bytes: &[u8]) {
+    listed(azure_listing_of(bytes));
+}
+
+fn listed(files: Result<Vec<RelPath>, String>) {
+    match files {
+        Ok(files) => files.iter().for_each(|path| is_a_line(path.as_str())),
+        Err(problem) => is_a_line(&problem),
+    }
+}
+
+/// A JSON index of weights, as it's found at a URL.
+///
+/// # Panics
+/// When it sends anybody to another server, or what is wrong can't be told in one line.
+pub fn index(bytes: &[u8]) {
+    let Ok(base) = "https://host:8443/models/llama/index.json?sig=abc".parse::<url::Url>() else { return };
+    match index_at(bytes, &base) {
+        Ok(files) => {
+            for (path, url) in files {
+                is_a_line(path.as_str());
+                assert_eq!(url.origin(), base.origin(), "{url}");
+                assert!(url.username().is_empty() && url.password().is_none() && url != base, "{url}");
+            }
+        }
+        Err(problem) => is_a_line(&problem),
+    }
+}
+
+/// What a crash, or a hand, may have left of a revision's manifest in the cache.
+///
+/// # Panics
+/// When it's read, and says something else once it's written anew.
+pub fn manifest(bytes: &[u8]) {
+    match manifest_again(bytes) {
+        Ok((first, again)) => assert_eq!(again, Ok(first), "written anew it says something else"),
+        Err(problem) => is_a_line(&problem),
+    }
+}
+
 /// A server's `WWW-Authenticate`.
 ///
 /// # Panics
@@ -217,6 +293,11 @@ mod tests {
         seeds("journal").iter().for_each(|seed| journal(seed));
         seeds("artifacts").iter().for_each(|seed| artifacts(seed));
         seeds("hub_tree").iter().for_each(|seed| hub_tree(seed));
+        seeds("s3_listing").iter().for_each(|seed| s3_listing(seed));
+        seeds("google_listing").iter().for_each(|seed| google_listing(seed));
+        seeds("azure_listing").iter().for_each(|seed| azure_listing(seed));
+        seeds("index").iter().for_each(|seed| index(seed));
+        seeds("manifest").iter().for_each(|seed| manifest(seed));
         seeds("www_authenticate").iter().for_each(|seed| www_authenticate(seed));
         let dir = tempfile::tempdir().unwrap();
         for seed in seeds("layer") {

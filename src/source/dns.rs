@@ -37,12 +37,14 @@ async fn addresses(name: &str) -> io::Result<Vec<SocketAddr>> {
     Ok(addresses)
 }
 
-/// IPv4 and IPv6 link-local (RFC 3927, RFC 4291), and the metadata address that AWS has beside them.
+/// IPv4 and IPv6 link-local (RFC 3927, RFC 4291), and the addresses that AWS has beside them: of the instance's
+/// metadata, and of EKS Pod Identity.
 pub(super) fn is_link_local(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => ip.is_link_local(),
         IpAddr::V6(ip) => {
-            ip.is_unicast_link_local() || ip.segments() == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254]
+            ip.is_unicast_link_local()
+                || matches!(ip.segments(), [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254 | 0x23])
         }
     }
 }
@@ -69,6 +71,7 @@ mod tests {
             "[::ffff:169.254.169.254]",
             "[fe80::1]",
             "[fd00:ec2::254]",
+            "[fd00:ec2::23]",
         ] {
             let url = url::Url::parse(&format!("http://{host}/latest")).unwrap();
             assert!(names_link_local(&url), "{host}");

@@ -61,6 +61,12 @@ pub(super) fn parse(document: &[u8], base: &Url) -> Result<Vec<Indexed>, String>
     lines.into_iter().map(|line| indexed(line, base)).collect()
 }
 
+/// Each file of an index at `base`, and where its bytes are: for those who try any bytes as one.
+pub(crate) fn index_at(document: &[u8], base: &Url) -> Result<Vec<(RelPath, Url)>, String> {
+    let files = parse(document, base)?;
+    Ok(files.into_iter().map(|file| (file.path, file.url)).collect())
+}
+
 fn indexed(line: Line, base: &Url) -> Result<Indexed, String> {
     let Line { path, size, sha256: digest, url } = line;
     let url = match url {
@@ -89,6 +95,9 @@ fn named(url: &str, base: &Url) -> Result<Url, String> {
         return Err("it holds a user name or a password".to_owned());
     }
     url.set_fragment(None);
+    if url == *base {
+        return Err("it's the index itself".to_owned());
+    }
     Ok(url)
 }
 
@@ -142,6 +151,8 @@ mod tests {
             "https://u:p@host:8443/b",
             "file:///etc/passwd",
             "data:,x",
+            "",
+            "#x",
         ] {
             assert!(at(url).is_err(), "{url}");
         }

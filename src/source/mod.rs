@@ -15,6 +15,7 @@ mod client;
 mod cloud;
 mod config;
 mod credentials;
+mod direct;
 mod dns;
 mod error;
 #[cfg(test)]
@@ -32,21 +33,25 @@ mod redirects;
 pub mod registry;
 mod s3;
 mod selection;
+mod shown;
 mod sources;
 mod stored_part;
 #[cfg(test)]
 mod tests;
 mod trust;
 
+pub(crate) use cloud::{azure_listing, google_listing};
 pub use config::SourceConfig;
 pub use error::SourceError;
 #[cfg(test)]
 pub(crate) use faulty::{Fault, Faulty};
 pub(crate) use hf::hub_tree_page;
 pub use hf::{HubCommit, HubEndpoint, HubFile, InvalidHubEndpoint};
+pub(crate) use index::index_at;
 pub use listing::Listing;
 pub use memory::MemorySource;
 pub(crate) use oci::artifact_files;
+pub(crate) use s3::{s3_listing, s3_listing_runtime, s3_refusal};
 pub use sources::Sources;
 
 /// One blob at one version of it: whoever holds it gets those bytes or an error, never a mixture of two versions.

@@ -54,7 +54,7 @@ impl<'a> Selection<'a> {
         self.check_tree(&files)?;
         for file in &mut files {
             let Some(listed) = self.digest(&file.path) else { continue };
-            if file.digest.and_then(Published::sha256).is_some_and(|published| published != listed) {
+            if file.digest.as_ref().and_then(Published::sha256).is_some_and(|published| published != listed) {
                 let problem = format!("the list and the source disagree on the sha256 of {}", file.path);
                 return Err(self.invalid(problem));
             }
@@ -142,7 +142,7 @@ mod tests {
         let goods = goods(&[("b", b"2"), ("a", b"1")], &[]);
         let files = vec![file("c", Some(b"3")), file("b", None), file("a", Some(b"1")), file("d", None)];
         let files = Selection::new(&goods).check(files).unwrap();
-        let found: Vec<_> = files.iter().map(|file| (file.path.as_str(), file.digest)).collect();
+        let found: Vec<_> = files.iter().map(|file| (file.path.as_str(), file.digest.clone())).collect();
         let digest = |bytes: &[u8]| Some(Digest::of(bytes).into());
         assert_eq!(found, [("a", digest(b"1")), ("b", digest(b"2")), ("c", digest(b"3")), ("d", None)]);
     }

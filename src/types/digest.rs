@@ -28,6 +28,12 @@ impl Digest {
         Self(bytes)
     }
 
+    /// Its 32 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// 64 lower-case hex digits, without the `sha256:`.
     #[must_use]
     pub fn hex(&self) -> String {

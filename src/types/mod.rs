@@ -3,6 +3,7 @@
 //! Every other room may use these; this room uses none of them.
 
 mod byte_range;
+mod crc;
 mod descriptor;
 mod digest;
 mod entry_id;
@@ -13,6 +14,7 @@ mod go_duration;
 mod gpu_state;
 mod hub_repo;
 mod image_ref;
+mod part_digests;
 mod progress;
 mod published;
 mod registry_auth;
@@ -22,6 +24,7 @@ mod secret;
 mod weights_uri;
 
 pub use byte_range::ByteRange;
+pub use crc::{Crc, CrcKind};
 pub use descriptor::Descriptor;
 pub use digest::{Digest, HASHER_STATE, Hasher, InvalidDigest};
 pub use entry_id::{EntryId, InvalidEntryId};
@@ -32,6 +35,7 @@ pub use go_duration::parse_go_duration;
 pub use gpu_state::{GpuPhase, GpuReason, GpuState};
 pub use hub_repo::{HubRepo, InvalidHubRepo};
 pub use image_ref::{ImageRef, InvalidImageRef};
+pub use part_digests::PartDigests;
 pub use progress::Progress;
 pub use published::Published;
 pub use registry_auth::RegistryAuth;

@@ -14,13 +14,15 @@ use futures::{StreamExt as _, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::blob::Mismatch;
 use super::error::{OpError, WeightsError};
 use super::layout;
 use super::marks::Pace;
 use super::ops::{self, Dir};
+use super::plan::Wanted;
 use super::transfer::{Done, blocking};
 use crate::fetch::{Engine, Whole};
-use crate::types::Digest;
+use crate::types::{Crc, Digest, GitHasher, Published};
 
 /// Longer files are written in ranges, past the page cache.
 const LONGEST: u64 = 1 << 20;
@@ -37,9 +39,29 @@ const LONGEST_WAIT: Duration = Duration::from_millis(250);
 /// So few are made durable one by one: a syncfs writes what other programs have left unwritten, too.
 const FEW: usize = 16;
 
-/// Whether a file of `size` bytes is small. One whose journal is kept isn't.
-pub(super) fn is_small(size: u64, pace: Pace, engine: &Engine) -> bool {
-    size <= LONGEST.min(pace.least).min(engine.longest_whole())
+/// Whether a file is small. One whose journal is kept isn't, nor is one that has a digest of each of its parts.
+pub(super) fn is_small(file: &Wanted, pace: Pace, engine: &Engine) -> bool {
+    let has_parts = matches!(file.published, Some(Published::Parts(_)));
+    file.size <= LONGEST.min(pace.least).min(engine.longest_whole()) && !has_parts
+}
+
+/// Where a small file's `size` bytes aren't what is published of them, beside a SHA-256.
+pub(super) fn mismatch(whole: &Whole, published: &Published, size: u64) -> Option<Mismatch> {
+    match published {
+        Published::Git(expected) => {
+            let mut hasher = GitHasher::new(size);
+            whole.parts().for_each(|part| hasher.update(part));
+            Mismatch::of(&Published::Git(*expected), &Published::Git(hasher.finish()))
+        }
+        Published::Crc(expected) => {
+            let of_none = Crc::of(expected.kind(), &[]);
+            let found = whole
+                .parts()
+                .fold(of_none, |crc, part| crc.then(Crc::of(expected.kind(), part), part.len() as u64));
+            Mismatch::of(expected, &found)
+        }
+        Published::Sha256(_) | Published::Parts(_) => None,
+    }
 }
 
 /// A file with all its bytes, which were compared. It isn't durable. Dropping it takes its name away.

@@ -1,6 +1,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
+use std::os::unix::fs::FileExt as _;
 
 use rustix::fs::Stat;
 
@@ -8,7 +9,9 @@ use super::error::OpError;
 use super::incoming::Incoming;
 use super::layout;
 use super::ops::{self, Dir};
-use crate::types::{Digest, GitHasher, GitOid, Hasher};
+use super::parts_of;
+use super::sums::Sums;
+use crate::types::{Digest, GitHasher, Hasher, Published};
 
 /// Whether `stat` is how a blob of `size` bytes looks. Its digest was right before it got its name, and nobody
 /// but root can have changed it since.
@@ -98,19 +101,47 @@ pub(super) fn hash(file: &File) -> io::Result<Digest> {
     Ok(hasher.finish())
 }
 
-/// git's name for all of an open file, which should be `size` bytes long.
-pub(super) fn git_oid(file: &File, size: u64) -> io::Result<GitOid> {
-    let mut hasher = GitHasher::new(size);
-    read_all(file, |bytes| hasher.update(bytes))?;
-    Ok(hasher.finish())
+/// What bytes should be and are, where that isn't the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mismatch {
+    pub(super) expected: String,
+    pub(super) found: String,
 }
 
-fn read_all(mut file: &File, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+impl Mismatch {
+    pub(super) fn of<T: PartialEq + ToString>(expected: &T, found: &T) -> Option<Self> {
+        (expected != found).then(|| Self { expected: expected.to_string(), found: found.to_string() })
+    }
+}
+
+/// Where an open file, which should be `size` bytes long, isn't what is published of it.
+pub(super) fn mismatch(file: &File, published: &Published, size: u64) -> io::Result<Option<Mismatch>> {
+    match published {
+        Published::Sha256(expected) => Ok(Mismatch::of(expected, &hash(file)?)),
+        Published::Git(expected) => {
+            let mut hasher = GitHasher::new(size);
+            read_all(file, |bytes| hasher.update(bytes))?;
+            Ok(Mismatch::of(&Published::Git(*expected), &Published::Git(hasher.finish())))
+        }
+        Published::Parts(parts) => parts_of::mismatch(file, parts, size),
+        Published::Crc(expected) => {
+            let sums = Sums::new(expected.kind());
+            let read = |offset, bytes: &mut [u8]| ops::read_exact_at(file, bytes, offset);
+            Ok(Mismatch::of(expected, &sums.whole(size, read)?))
+        }
+    }
+}
+
+fn read_all(file: &File, mut take: impl FnMut(&[u8])) -> io::Result<()> {
     let mut buffer = vec![0; 1 << 20];
+    let mut offset = 0;
     loop {
-        match file.read(&mut buffer) {
+        match file.read_at(&mut buffer, offset) {
             Ok(0) => return Ok(()),
-            Ok(n) => take(buffer.get(..n).unwrap_or_default()),
+            Ok(n) => {
+                take(buffer.get(..n).unwrap_or_default());
+                offset += n as u64;
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

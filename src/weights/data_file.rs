@@ -1,16 +1,17 @@
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use super::claims::Turn;
 use super::error::OpError;
 use super::journal::{Checked, Hashed, crc, is_markable};
 use super::marks::Marks;
 use super::ops::{self, Dir};
+use super::sums::Sums;
 use crate::fetch::Sink;
-use crate::types::{ByteRange, Hasher};
+use crate::types::{ByteRange, Crc, CrcKind, Hasher};
 
 /// Direct and buffered writes to one page would race with each other, so they meet at a multiple of the largest page
 /// that Linux has on GPU hosts (64 KiB, arm64): the last bytes of a file are buffered, all others direct.
@@ -36,6 +37,8 @@ pub(super) struct DataFile {
     direct: Option<Direct>,
     /// Hears what is on the disk, where a journal is kept.
     marks: Option<Marks>,
+    /// Knows the check of what was written, where one is published of the whole.
+    sums: OnceLock<Sums>,
     _keeper: Option<Keeper>,
 }
 
@@ -60,7 +63,15 @@ impl DataFile {
     /// The file `buffered`, which is `size` bytes long and called `name`.
     pub(super) fn over(dir: &Dir, name: &str, size: u64, buffered: File) -> Self {
         let direct = (size >= MEETING).then(|| Direct::open(dir, name, &buffered)).flatten();
-        Self { path: dir.path().join(name), size, buffered, direct, marks: None, _keeper: None }
+        Self {
+            path: dir.path().join(name),
+            size,
+            buffered,
+            direct,
+            marks: None,
+            sums: OnceLock::new(),
+            _keeper: None,
+        }
     }
 
     pub(super) fn kept_by(self, keeper: Option<Keeper>) -> Self {
@@ -73,6 +84,16 @@ impl DataFile {
 
     pub(super) fn marks(&self) -> Option<&Marks> {
         self.marks.as_ref()
+    }
+
+    pub(super) fn sum_as(&self, kind: CrcKind) {
+        self.sums.get_or_init(|| Sums::new(kind));
+    }
+
+    /// The check of the whole, where one was to be known. Only what this wasn't given to write is read.
+    pub(super) fn sum(&self) -> Option<io::Result<Crc>> {
+        let read = |offset, bytes: &mut [u8]| self.read_at(offset, bytes);
+        self.sums.get().map(|sums| sums.whole(self.size, read))
     }
 
     /// Makes durable what was written so far.
@@ -108,6 +129,9 @@ impl Sink for DataFile {
         let rest = ahead.get(done..).unwrap_or_default();
         ops::write_all_at(&self.buffered, rest, offset + done as u64)?;
         ops::write_all_at(&self.buffered, tail, offset + ahead.len() as u64)?;
+        if let Some(sums) = self.sums.get() {
+            sums.written(offset, bytes);
+        }
         if let Some(marks) = &self.marks
             && let Some(range) = ByteRange::new(offset, end).filter(|range| is_markable(*range, self.size))
         {

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use super::evict::Freed;
 use crate::fetch::FetchError;
 use crate::source::SourceError;
-use crate::types::{ErrorKind, Published, RelPath};
+use crate::types::{ErrorKind, RelPath};
 
 /// A file operation that failed: which, on what, and why.
 #[derive(Debug, thiserror::Error)]
@@ -144,7 +144,7 @@ pub enum WeightsError {
         "{path} came {tries} times with other bytes than its digest promises (expected {expected}, last got {found}); \
              mend it at the source, or correct the digest"
     )]
-    Corrupt { path: RelPath, expected: Published, found: Published, tries: u32 },
+    Corrupt { path: RelPath, expected: String, found: String, tries: u32 },
     #[error(
         "the source publishes no digest for {path}, and --verified-only is set; give it one under `sha256`"
     )]

@@ -58,7 +58,7 @@ impl Gather<'_> {
         let transfer = Transfer { engine, progress, stop: &stop };
         let (mut large, mut small) = (Vec::new(), Vec::new());
         for file in &missing {
-            if batch::is_small(file.size, *pace, engine) {
+            if batch::is_small(file, *pace, engine) {
                 small.push(self.fetch_small(file, &admission, transfer));
             } else {
                 large.push(self.fetch_large(file, &admission, transfer));

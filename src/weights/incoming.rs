@@ -3,7 +3,7 @@ use std::thread::JoinHandle;
 
 use tokio_util::sync::CancellationToken;
 
-use super::blob;
+use super::blob::{self, Mismatch};
 use super::data_file::{DataFile, Keeper};
 use super::error::{OpError, WeightsError};
 use super::journal::{Journal, Origin};
@@ -12,7 +12,7 @@ use super::ops::Dir;
 use super::resume;
 use super::spot::Spot;
 use crate::fetch::{Kept, Sink};
-use crate::types::GitOid;
+use crate::types::{CrcKind, Published};
 
 /// A file on its way in: preallocated, not yet trusted, under a name that nobody else looks at.
 ///
@@ -101,12 +101,23 @@ impl Incoming {
         self.data.seal(mode)
     }
 
-    /// git's name for the `size` bytes that are in it. They are read again: only small files are known by that name.
-    pub(super) fn git_oid(&self, size: u64) -> Result<GitOid, OpError> {
+    /// From now on the check of this kind is known of what is written.
+    pub(super) fn sum_as(&self, kind: CrcKind) {
+        self.data.sum_as(kind);
+    }
+
+    /// Where the `size` bytes that are in it aren't what is published of them. For most they are read again; a check of
+    /// the whole follows from those of its pieces.
+    pub(super) fn mismatch(&self, published: &Published, size: u64) -> Result<Option<Mismatch>, OpError> {
         let Spot { dir, data: name, .. } = &*self.spot;
         let failed = |cause| OpError::new("read", &dir.path().join(name), cause);
+        if let Published::Crc(expected) = published
+            && let Some(found) = self.data.sum()
+        {
+            return Ok(Mismatch::of(expected, &found.map_err(failed)?));
+        }
         let file = dir.open_file(name)?.ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
-        blob::git_oid(&file, size).map_err(failed)
+        blob::mismatch(&file, published, size).map_err(failed)
     }
 
     pub(super) fn dir(&self) -> &Dir {

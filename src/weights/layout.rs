@@ -24,7 +24,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use crate::types::{Digest, EntryId, GitOid, HubRepo, RelPath, Revision};
+use crate::types::{Digest, EntryId, GitOid, HubRepo, PartDigests, RelPath, Revision};
 
 pub(super) const V1: &str = "v1";
 pub(super) const LOCK: &str = "lock";
@@ -117,6 +117,11 @@ impl PartialKey {
     /// For a file of which git's name for its bytes is published.
     pub(super) fn of_git(oid: GitOid) -> Self {
         Self(Digest::of(format!("git\n{oid}").as_bytes()).hex())
+    }
+
+    /// For a file of which the digests of its parts are published.
+    pub(super) fn of_parts(parts: &PartDigests) -> Self {
+        Self(Digest::of(format!("parts\n{}\n{}", parts.size(), parts.composite()).as_bytes()).hex())
     }
 
     /// For a file without one: what was asked for, and the version that the source named.

@@ -54,6 +54,21 @@ pub(super) struct Provenance {
     pub(super) version: Option<String>,
 }
 
+/// A manifest as it's written, behind its revision and its size in words.
+type Written = (String, Vec<u8>);
+
+/// A manifest of these bytes, written anew, and once more from that, which should be the same: for those who try any
+/// bytes as one. The error says why it isn't one.
+pub(crate) fn manifest_again(bytes: &[u8]) -> Result<(Written, Result<Written, String>), String> {
+    let written = |manifest: Manifest| {
+        let bytes = serde_json::to_vec(&manifest).map_err(|error| error.to_string())?;
+        Ok((format!("{} of {} bytes", manifest.revision(), manifest.bytes()), bytes))
+    };
+    let first = Manifest::decode(bytes).and_then(written)?;
+    let again = Manifest::decode(&first.1).and_then(written);
+    Ok((first, again))
+}
+
 impl Request {
     /// Whether every file was compared with a published digest.
     pub(super) fn verified(&self) -> bool {
@@ -75,18 +90,28 @@ impl Manifest {
         self.files.values().map(|content| content.size).fold(0, u64::saturating_add)
     }
 
+    /// The error says what is wrong with it.
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        match serde_json::from_slice::<Self>(bytes) {
+            Ok(manifest) if manifest.format != FORMAT => {
+                Err(format!("format {} is not known", manifest.format))
+            }
+            Ok(manifest) => Ok(manifest),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     /// The manifest of a revision, or `None` where there is none that can be trusted (a log line says why).
     pub(super) fn read(root: &Dir, revision: Revision) -> Result<Option<Self>, OpError> {
         let name = layout::manifest(revision);
         let Some(dir) = root.find(layout::REVISIONS)? else { return Ok(None) };
         let Some(bytes) = dir.read_file(&name, CAP)? else { return Ok(None) };
-        let problem = match serde_json::from_slice::<Self>(&bytes) {
-            Ok(manifest) if manifest.format != FORMAT => format!("format {} is not known", manifest.format),
+        let problem = match Self::decode(&bytes) {
             Ok(manifest) if manifest.revision() != revision => {
                 "its files are those of another revision".to_owned()
             }
             Ok(manifest) => return Ok(Some(manifest)),
-            Err(error) => error.to_string(),
+            Err(problem) => problem,
         };
         tracing::warn!(%revision, problem, "a manifest is not used");
         Ok(None)

@@ -15,7 +15,7 @@ use super::manifest::{Content, Provenance, Request};
 use super::tree::Files;
 use crate::list::WeightsGoods;
 use crate::source::{HubCommit, RangeSource, RemoteFile};
-use crate::types::{Digest, EntryId, GitOid, Published, RelPath};
+use crate::types::{Digest, EntryId, Published, RelPath};
 
 /// One file of an entry.
 #[derive(Debug, Clone)]
@@ -35,27 +35,29 @@ impl Wanted {
     /// The digest that arriving bytes must have. A recorded one binds only while the source itself says that the
     /// version is the same; by the length alone nobody can say that.
     pub(super) fn expected(&self) -> Option<Digest> {
-        let published = self.published.and_then(Published::sha256);
+        let published = self.published.as_ref().and_then(Published::sha256);
         published.or(self.known.filter(|_| self.version.is_some()))
     }
 
-    /// git's name that arriving bytes must have, where the source publishes that.
-    pub(super) fn git(&self) -> Option<GitOid> {
-        match self.published {
-            Some(Published::Git(oid)) => Some(oid),
-            Some(Published::Sha256(_)) | None => None,
-        }
+    /// What arriving bytes must be compared with beside [`expected`](Self::expected).
+    pub(super) fn other(&self) -> Option<&Published> {
+        self.published.as_ref().filter(|published| published.sha256().is_none())
+    }
+
+    /// Whether somebody says what its bytes are in a way that proves them. Only files that were compared are shown.
+    pub(super) fn is_verified(&self) -> bool {
+        self.published.as_ref().is_some_and(Published::proves)
     }
 
     /// Whether its SHA-256 is found out here, and holds for its version.
     pub(super) fn is_to_be_found(&self) -> bool {
-        self.published.and_then(Published::sha256).is_none() && self.version.is_some()
+        self.published.as_ref().and_then(Published::sha256).is_none() && self.version.is_some()
     }
 
     /// What a journal says it is of; `None` where nothing would tell two versions of it apart, so that nobody can go
     /// on with it.
     pub(super) fn origin(&self, owner: Option<&EntryId>) -> Option<Origin> {
-        (self.published.is_some() || self.version.is_some()).then(|| Origin {
+        (self.is_verified() || self.version.is_some()).then(|| Origin {
             key: self.key.clone(),
             size: self.size,
             version: self.version.clone(),
@@ -81,15 +83,18 @@ pub(super) fn plan(
     files
         .into_iter()
         .map(|file| {
-            if verified_only && file.digest.is_none() {
+            if verified_only && !file.digest.as_ref().is_some_and(Published::proves) {
                 return Err(WeightsError::Unverified { path: file.path });
             }
-            let sha256 = file.digest.and_then(Published::sha256);
+            let sha256 = file.digest.as_ref().and_then(Published::sha256);
             let known = sha256.or_else(|| earlier.and_then(|earlier| recorded(earlier, &file)));
-            let key = match file.digest {
-                Some(Published::Sha256(digest)) => PartialKey::of_digest(digest),
-                Some(Published::Git(oid)) => PartialKey::of_git(oid),
-                None => PartialKey::of_request(fingerprint, &file.path, file.size, file.version.as_deref()),
+            let key = match &file.digest {
+                Some(Published::Sha256(digest)) => PartialKey::of_digest(*digest),
+                Some(Published::Git(oid)) => PartialKey::of_git(*oid),
+                Some(Published::Parts(parts)) => PartialKey::of_parts(parts),
+                Some(Published::Crc(_)) | None => {
+                    PartialKey::of_request(fingerprint, &file.path, file.size, file.version.as_deref())
+                }
             };
             let RemoteFile { path, size, version, digest: published, bytes } = file;
             Ok(Wanted { path, size, version, published, known, key, bytes })
@@ -100,7 +105,10 @@ pub(super) fn plan(
 fn recorded(earlier: &Earlier, file: &RemoteFile) -> Option<Digest> {
     let content = earlier.files.get(&file.path)?;
     let provenance = earlier.request.files.get(&file.path)?;
-    (content.size == file.size && provenance.version == file.version).then_some(content.sha256)
+    // What is published now may not have been then: bytes that were never compared with it are fetched again.
+    let was_compared = provenance.verified || !file.digest.as_ref().is_some_and(Published::proves);
+    let is_same = content.size == file.size && provenance.version == file.version;
+    (was_compared && is_same).then_some(content.sha256)
 }
 
 fn refuse_conflicts<'a>(paths: impl Iterator<Item = &'a RelPath>) -> Result<(), WeightsError> {
@@ -148,7 +156,7 @@ pub(super) fn request(
     created: Timestamp,
 ) -> Request {
     let files = wanted.iter().map(|file| {
-        let provenance = Provenance { verified: file.published.is_some(), version: file.version.clone() };
+        let provenance = Provenance { verified: file.is_verified(), version: file.version.clone() };
         (file.path.clone(), provenance)
     });
     Request {

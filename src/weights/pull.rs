@@ -20,7 +20,7 @@ use super::transfer::{self, Fetched, Transfer, blocking};
 use crate::fetch::Engine;
 use crate::list::WeightsGoods;
 use crate::source::{RemoteFile, Sources};
-use crate::types::{Digest, GitOid, Progress, RelPath, Revision};
+use crate::types::{Digest, Progress, RelPath, Revision};
 
 const FILES_AT_ONCE: usize = 4;
 /// Begins the name of a file that isn't finished, and its journal's; what a killed run left is gone on with by the
@@ -123,7 +123,7 @@ impl Puller {
         let transfer = Transfer { engine: &self.engine, progress, stop: &stop };
         let (mut large, mut small) = (Vec::new(), Vec::new());
         for file in &missing {
-            if batch::is_small(file.size, self.pace, &self.engine) {
+            if batch::is_small(file, self.pace, &self.engine) {
                 small.push(pull_small(dir, file, transfer));
             } else {
                 large.push(self.pull_large(dir, file, &found, transfer));
@@ -147,7 +147,7 @@ impl Puller {
             revision: Revision::of_weights(
                 contents.iter().map(|(path, file)| (path, file.size, file.sha256)),
             ),
-            verified: wanted.iter().all(|file| file.published.is_some()),
+            verified: wanted.iter().all(Wanted::is_verified),
             fetched_bytes,
             kept: wanted.len() - missing.len(),
             files: wanted.len(),
@@ -278,8 +278,8 @@ fn missing(dir: &Dir, wanted: Vec<Wanted>) -> Result<Missing, OpError> {
 
 /// The digest of the file that is there, if its bytes are what they should be.
 fn found(dir: &Dir, wanted: &Wanted) -> Result<Option<Digest>, OpError> {
-    let (expected, git) = (wanted.expected(), wanted.git());
-    if expected.is_none() && git.is_none() {
+    let expected = wanted.expected();
+    if expected.is_none() && !wanted.is_verified() {
         return Ok(None);
     }
     let (parent, leaf) = split(&wanted.path);
@@ -292,23 +292,14 @@ fn found(dir: &Dir, wanted: &Wanted) -> Result<Option<Digest>, OpError> {
     let path = &parent.path().join(&leaf);
     let failed = |doing| move |cause| OpError::new(doing, path, cause);
     let digest = blob::hash(&file).map_err(failed("read"))?;
-    let is_right = match expected {
-        Some(expected) => digest == expected,
-        None => git_oid(&parent, &leaf, wanted.size)? == git,
-    };
-    if !is_right {
+    let other = wanted.other().map(|published| blob::mismatch(&file, published, wanted.size)).transpose();
+    let is_wrong = other.map_err(failed("read"))?.flatten().is_some();
+    if is_wrong || expected.is_some_and(|expected| digest != expected) {
         return Ok(None);
     }
     // It counts as durable from here on, whoever wrote it.
     ops::sync(&file).map_err(failed("fsync"))?;
     Ok(Some(digest))
-}
-
-fn git_oid(parent: &Dir, leaf: &str, size: u64) -> Result<Option<GitOid>, OpError> {
-    let Some(file) = parent.open_file(leaf)? else { return Ok(None) };
-    let oid =
-        blob::git_oid(&file, size).map_err(|cause| OpError::new("read", &parent.path().join(leaf), cause));
-    oid.map(Some)
 }
 
 fn sync_parents(dir: &Dir, paths: &[RelPath]) -> Result<(), OpError> {

@@ -3,13 +3,15 @@ use std::sync::Arc;
 use futures::{StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 
+use super::batch;
+use super::blob::Mismatch;
 use super::error::WeightsError;
 use super::incoming::Incoming;
 use super::plan::Wanted;
 use crate::fetch::{Engine, FetchError, Whole};
 use crate::list::WeightsGoods;
 use crate::source::{Listing, Sources};
-use crate::types::{Digest, ErrorKind, GitHasher, Hasher, Progress, Published, RelPath};
+use crate::types::{Digest, ErrorKind, Hasher, Progress, Published, RelPath};
 
 /// How often a file may come with wrong bytes before it's the source's fault and not the way's.
 const STRIKES: u32 = 3;
@@ -47,6 +49,9 @@ impl Transfer<'_> {
         loop {
             let make = place.clone();
             let incoming = blocking(move || make()).await??;
+            if let Some(Published::Crc(crc)) = &wanted.published {
+                incoming.sum_as(crc.kind());
+            }
             let blob = source.clone();
             let (sink, kept) = (incoming.sink(), incoming.kept().clone());
             let bytes = wanted.size.saturating_sub(kept.bytes());
@@ -84,23 +89,16 @@ impl Transfer<'_> {
             let whole = self.engine.fetch_whole(blob, size, self.progress, self.stop).await;
             let whole = whole.map_err(|cause| lost(wanted, cause))?;
             tries += 1;
-            let (keep, expected, git) = (keep.clone(), wanted.expected(), wanted.git());
+            let (keep, expected, other) = (keep.clone(), wanted.expected(), wanted.other().cloned());
             let kept = blocking(move || {
                 let mut hasher = Hasher::new();
                 whole.parts().for_each(|part| hasher.update(part));
                 let found = hasher.finish();
-                if let Some(expected) = expected.filter(|expected| *expected != found) {
-                    return Ok(Err((expected.into(), found.into())));
+                let wrong = expected.and_then(|expected| Mismatch::of(&expected, &found));
+                match wrong.or_else(|| other.and_then(|other| batch::mismatch(&whole, &other, size))) {
+                    Some(wrong) => Ok(Err(wrong)),
+                    None => keep(&whole, found).map(Ok),
                 }
-                if let Some(expected) = git {
-                    let mut hasher = GitHasher::new(size);
-                    whole.parts().for_each(|part| hasher.update(part));
-                    let found = hasher.finish();
-                    if found != expected {
-                        return Ok(Err((Published::Git(expected), Published::Git(found))));
-                    }
-                }
-                keep(&whole, found).map(Ok)
             });
             match kept.await?? {
                 Ok(kept) => return Ok(kept),
@@ -114,7 +112,7 @@ impl Transfer<'_> {
     fn strike(
         &self,
         wanted: &Wanted,
-        (expected, found): (Published, Published),
+        Mismatch { expected, found }: Mismatch,
         tries: u32,
     ) -> Result<(), WeightsError> {
         self.progress.take_back(wanted.size);
@@ -133,8 +131,8 @@ fn lost(wanted: &Wanted, cause: FetchError) -> WeightsError {
     }
 }
 
-/// What a file's bytes should be and are, where that isn't the same.
-type Wrong = Option<(Published, Published)>;
+/// Where a file's bytes aren't what they should be.
+type Wrong = Option<Mismatch>;
 
 /// Compares the bytes that came, of which `found` is the SHA-256, with all that is known of them.
 async fn compared(
@@ -143,13 +141,13 @@ async fn compared(
     found: Digest,
 ) -> Result<(Incoming, Wrong), WeightsError> {
     if let Some(expected) = wanted.expected().filter(|expected| *expected != found) {
-        return Ok((incoming, Some((expected.into(), found.into()))));
+        let wrong = Mismatch { expected: expected.to_string(), found: found.to_string() };
+        return Ok((incoming, Some(wrong)));
     }
-    let Some(expected) = wanted.git() else { return Ok((incoming, None)) };
+    let Some(published) = wanted.other().cloned() else { return Ok((incoming, None)) };
     let size = wanted.size;
-    let (incoming, found) = blocking(move || incoming.git_oid(size).map(|oid| (incoming, oid))).await??;
-    let wrong = (found != expected).then_some((Published::Git(expected), Published::Git(found)));
-    Ok((incoming, wrong))
+    let compare = move || incoming.mismatch(&published, size).map(|wrong| (incoming, wrong));
+    Ok(blocking(compare).await??)
 }
 
 /// Which files there are, now.

@@ -117,7 +117,7 @@ impl Warmer {
         })
         .await??;
         plan::recall(&mut wanted, &before);
-        let verified = wanted.iter().all(|file| file.published.is_some());
+        let verified = wanted.iter().all(Wanted::is_verified);
 
         let (cache, of) = (self.cache.clone(), id.clone());
         let wants = wanted.iter().map(|file| file.key.clone()).collect();

@@ -23,6 +23,8 @@ CONTAINERD_2_2=2.2.9
 CONTAINERD_DEBIAN=1.6.20
 REGISTRY=3.1.2
 VERSITYGW=1.8.0
+# The last there is, by its commit: its releases' names are no versions to Go.
+MINIO=0.0.0-20260212201848-7aac2a2c5b7c
 FAKE_GCS=1.56.1
 AZURITE=3.35.0
 KUBERNETES=1.36.3
@@ -207,6 +209,7 @@ build_containerd_1() {
 
 build_registry() { go install -ldflags "-s -w" github.com/distribution/distribution/v3/cmd/registry@v$REGISTRY; }
 build_versitygw() { go install -ldflags "-s -w" github.com/versity/versitygw/cmd/versitygw@v$VERSITYGW; }
+build_minio() { go install -ldflags "-s -w" github.com/minio/minio@v$MINIO; }
 build_fake_gcs() { go install -ldflags "-s -w" github.com/fsouza/fake-gcs-server@v$FAKE_GCS; }
 
 build_rclone() { GOTOOLCHAIN=${GOTOOLCHAIN:-auto} go install -ldflags "-s -w" github.com/rclone/rclone@v$RCLONE; }
@@ -378,6 +381,7 @@ has_all() {
     has_part "containerd-$CONTAINERD_1" containerd ctr containerd-shim-runc-v2 &&
     has_part "registry-$REGISTRY" registry &&
     has_part "versitygw-$VERSITYGW" versitygw &&
+  has_part "minio-$MINIO" minio &&
     has_part "fake-gcs-server-$FAKE_GCS" fake-gcs-server &&
     has_azurite &&
     has_kubernetes &&
@@ -417,6 +421,7 @@ has_part "registry-$REGISTRY" registry || build_part "registry-$REGISTRY" "about
 has_part "versitygw-$VERSITYGW" versitygw || build_part "versitygw-$VERSITYGW" "about 2 minutes" build_versitygw
 has_part "fake-gcs-server-$FAKE_GCS" fake-gcs-server ||
   build_part "fake-gcs-server-$FAKE_GCS" "about 2 minutes" build_fake_gcs
+has_part "minio-$MINIO" minio || build_part "minio-$MINIO" "about 5 minutes" build_minio
 has_azurite || bring_azurite
 has_kubernetes || build_part "kubernetes-$KUBERNETES" "about 8 minutes" build_kubernetes
 has_part "critest-$CRI_TOOLS" critest || build_part "critest-$CRI_TOOLS" "about 2 minutes" build_critest

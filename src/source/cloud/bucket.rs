@@ -25,6 +25,15 @@ pub(in crate::source) struct Bucket {
     pub(super) store: Arc<dyn Store>,
 }
 
+/// Where a listed object comes to lie, or nothing where it only stands for a directory.
+pub(super) fn place(prefix: &str, seen: &Seen) -> Result<Option<RelPath>, &'static str> {
+    if seen.is_directory || (seen.size == 0 && seen.key.ends_with('/')) {
+        return Ok(None);
+    }
+    let path = seen.key.strip_prefix(prefix).and_then(|rest| rest.parse().ok());
+    path.map(Some).ok_or("its name can't be a file's; rename the object, or list the others on their own")
+}
+
 impl Bucket {
     pub(super) fn new(wire: Wire, store: Arc<dyn Store>) -> Self {
         Self { wire, store }
@@ -78,17 +87,10 @@ impl Bucket {
         Err(self.protocol(prefix, "its listing has no end"))
     }
 
-    /// A listed object, or nothing where it only stands for a directory.
     fn listed(&self, prefix: &str, seen: Seen) -> Result<Option<(RelPath, Seen)>, SourceError> {
-        if seen.is_directory || (seen.size == 0 && seen.key.ends_with('/')) {
-            return Ok(None);
-        }
-        match seen.key.strip_prefix(prefix).and_then(|rest| rest.parse().ok()) {
-            Some(path) => Ok(Some((path, seen))),
-            None => Err(self.invalid(
-                &seen.key,
-                "its name can't be a file's; rename the object, or list the others on their own",
-            )),
+        match place(prefix, &seen) {
+            Ok(path) => Ok(path.map(|path| (path, seen))),
+            Err(problem) => Err(self.invalid(&seen.key, problem)),
         }
     }
 

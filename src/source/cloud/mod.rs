@@ -20,11 +20,35 @@ mod wire;
 
 use std::sync::Arc;
 
-use self::bucket::Bucket;
+use self::bucket::{Bucket, place};
+use self::store::{Page, Words};
 use self::tokens::Tokens;
 use self::wire::Wire;
 use super::credentials::Credentials;
+use super::shown::shown;
 use super::{SourceConfig, SourceError};
+use crate::types::RelPath;
+
+/// The files on a page of Google's listing of everything, and what is said where it's none: for those who try any bytes
+/// as one.
+pub(crate) fn google_listing(document: &[u8]) -> Result<Vec<RelPath>, String> {
+    let _ = google::listing::object(document).map(|seen| seen.digest());
+    files(google::listing::page(document), google::listing::words(document))
+}
+
+/// The same of Azure's.
+pub(crate) fn azure_listing(document: &[u8]) -> Result<Vec<RelPath>, String> {
+    files(azure::listing::page(document), azure::listing::words(document))
+}
+
+fn files(page: Result<Page, String>, words: Option<Words>) -> Result<Vec<RelPath>, String> {
+    let page = page.map_err(|problem| wire::says(words, None).unwrap_or(problem))?;
+    let files = page.objects.iter().map(|seen| {
+        seen.digest()?;
+        place("", seen).map_err(|problem| format!("{}: {problem}", shown(&seen.key)))
+    });
+    files.filter_map(Result::transpose).collect()
+}
 
 /// One connection pool for bytes and one for tokens.
 #[derive(Debug)]

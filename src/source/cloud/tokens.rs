@@ -12,16 +12,20 @@ use object_store::client::{
 use object_store::{BackoffConfig, ClientOptions, CredentialProvider, RetryConfig};
 use serde::Deserialize;
 
+use crate::source::direct::is_direct;
 use crate::source::{SourceConfig, SourceError, answer, client, trust};
 
 /// Bytes of a refusal that are read.
 const LONGEST_REFUSAL: usize = 16 << 10;
 
-/// The client for tokens. It may reach link-local addresses, where clouds serve the instance's own: no list can choose
-/// what it asks.
+/// The clients for tokens. They may reach link-local addresses, where clouds serve the instance's own: no list can choose
+/// what they ask.
 #[derive(Debug, Clone)]
 pub(super) struct Tokens {
+    /// By the proxy that the environment names.
     client: reqwest::Client,
+    /// By none.
+    direct: reqwest::Client,
     patience: Duration,
 }
 
@@ -87,16 +91,18 @@ impl<T> Identity<T> {
 impl Tokens {
     pub(super) fn new(config: &SourceConfig) -> Result<Self, SourceError> {
         let authorities = trust::certificates(&config.ca_files)?;
-        let builder = reqwest::Client::builder();
-        let builder = if authorities.is_empty() { builder } else { builder.tls_certs_merge(authorities) };
-        let client = builder
-            .user_agent(concat!("stoker/", env!("CARGO_PKG_VERSION")))
-            .retry(reqwest::retry::never())
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(config.connect)
-            .build()
-            .map_err(client::no_trust)?;
-        Ok(Self { client, patience: config.first_byte })
+        let builder = || {
+            let builder = reqwest::Client::builder()
+                .user_agent(concat!("stoker/", env!("CARGO_PKG_VERSION")))
+                .retry(reqwest::retry::never())
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(config.connect);
+            let authorities = authorities.clone();
+            if authorities.is_empty() { builder } else { builder.tls_certs_merge(authorities) }
+        };
+        let client = builder().build().map_err(client::no_trust)?;
+        let direct = builder().no_proxy().build().map_err(client::no_trust)?;
+        Ok(Self { client, direct, patience: config.first_byte })
     }
 
     /// What a provider is to do by itself about failures: nothing.
@@ -157,7 +163,9 @@ impl HttpService for Tokens {
     {
         Box::pin(async move {
             let server = request.uri().host().unwrap_or_default().to_owned();
-            let answer = HttpService::call(&self.client, request).await?;
+            let direct = request.uri().to_string().parse().is_ok_and(|url| is_direct(&url));
+            let client = if direct { &self.direct } else { &self.client };
+            let answer = HttpService::call(client, request).await?;
             if answer.status().is_success() {
                 return Ok(answer);
             }

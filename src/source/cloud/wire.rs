@@ -120,7 +120,7 @@ impl Wire {
 }
 
 /// A store's words and what to do next, in one line.
-fn says(words: Option<Words>, hint: Option<&str>) -> Option<String> {
+pub(super) fn says(words: Option<Words>, hint: Option<&str>) -> Option<String> {
     let words = words.map(|Words { code, message }| {
         let [code, message] = [code, message].map(|text| shortened(&text));
         if message.is_empty() { code } else { format!("{code}: {}", message.trim_end_matches('.')) }

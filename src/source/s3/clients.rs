@@ -1,22 +1,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::{
-    Credentials as Keys, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient,
-    StalledStreamProtectionConfig,
+    Credentials as Keys, RequestChecksumCalculation, ResponseChecksumValidation, SharedCredentialsProvider,
+    SharedHttpClient, StalledStreamProtectionConfig,
 };
-use aws_smithy_http_client::proxy::ProxyConfig;
-use aws_smithy_http_client::tls::{TlsContext, TrustStore};
-use aws_smithy_http_client::{Builder, Connector, tls};
 use tokio::sync::Mutex;
 use url::Url;
 
-use super::Bucket;
+use super::{Bucket, identity, payer, ways};
 use crate::source::credentials::Credentials;
-use crate::source::dns::Resolver;
 use crate::source::{SourceConfig, SourceError, trust};
 
 /// One client for each set of credentials, made when it's first needed, made anew when they change.
@@ -41,7 +38,7 @@ impl Clients {
     /// # Errors
     /// When a file of CA certificates can't be read.
     pub(crate) fn new(config: &SourceConfig) -> Result<Self, SourceError> {
-        let http = http_client(trust::pem(&config.ca_files)?)?;
+        let http = ways::http_client(trust::pem(&config.ca_files)?)?;
         Ok(Self { config: config.clone(), http, made: Mutex::default() })
     }
 
@@ -51,9 +48,9 @@ impl Clients {
         name: &str,
         credentials: Option<&Credentials>,
     ) -> Result<Bucket, SourceError> {
+        let payer = payer::of(credentials)?;
         let sdk = self.sdk(credentials).await?;
-        let endpoint =
-            sdk.endpoint_url().map(str::to_owned).or_else(|| std::env::var("AWS_ENDPOINT_URL_S3").ok());
+        let endpoint = endpoint(&sdk, credentials);
         // Names with dots aren't covered by a wildcard certificate; other servers rarely have names for buckets.
         let by_path = endpoint.is_some() || name.contains('.');
         let config = aws_sdk_s3::config::Builder::from(&*sdk).force_path_style(by_path).build();
@@ -62,7 +59,7 @@ impl Clients {
             format!("s3.{region}.amazonaws.com:443")
         });
         let client = aws_sdk_s3::Client::from_conf(config);
-        Ok(Bucket { client, name: name.to_owned(), origin, config: self.config.clone() })
+        Ok(Bucket { client, name: name.to_owned(), origin, payer, config: self.config.clone() })
     }
 
     async fn sdk(&self, credentials: Option<&Credentials>) -> Result<Arc<SdkConfig>, SourceError> {
@@ -86,10 +83,15 @@ impl Clients {
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
         let Some(credentials) = credentials else {
-            // The loader's own chain: only that one asks the instance metadata by our HTTP client.
+            let whoever = ProviderConfig::without_region()
+                .with_http_client(self.http.clone())
+                .with_retry_config(RetryConfig::standard().with_max_attempts(1))
+                .with_timeout_config(TimeoutConfig::builder().connect_timeout(self.config.connect).build());
             let found = loader.load().await;
             let region = found.region().cloned().unwrap_or(Region::from_static(REGION));
-            return Ok(found.into_builder().region(region).build());
+            let keys = identity::chain(&whoever.with_region(Some(region.clone())));
+            let keys = SharedCredentialsProvider::new(keys);
+            return Ok(found.into_builder().region(region).credentials_provider(keys).build());
         };
         let region = credentials.get("AWS_REGION").map(str::to_owned);
         let region = region.or_else(|| std::env::var("AWS_REGION").ok()).unwrap_or_else(|| REGION.to_owned());
@@ -112,22 +114,15 @@ impl Clients {
     }
 }
 
+/// The server that is to be asked instead of AWS, if any: what a Secret says, then what is said for S3 alone, then what
+/// is said for all of AWS, which is the SDK's own order.
+fn endpoint(sdk: &SdkConfig, credentials: Option<&Credentials>) -> Option<String> {
+    let named = credentials.and_then(|credentials| credentials.get("AWS_ENDPOINT_URL")).map(str::to_owned);
+    let for_s3 = || std::env::var("AWS_ENDPOINT_URL_S3").ok().filter(|url| !url.is_empty());
+    named.or_else(for_s3).or_else(|| sdk.endpoint_url().map(str::to_owned))
+}
+
 fn origin(endpoint: &str) -> Option<String> {
     let url = Url::parse(endpoint).ok().filter(|url| matches!(url.scheme(), "https" | "http"))?;
     Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))
-}
-
-/// The same TLS, trust and addresses as everywhere else, and the proxy that the environment names.
-fn http_client(authorities: Vec<Vec<u8>>) -> Result<SharedHttpClient, SourceError> {
-    let trusted = authorities.into_iter().fold(TrustStore::default(), TrustStore::with_pem_certificate);
-    let tls = TlsContext::builder().with_trust_store(trusted).build().map_err(|error| {
-        SourceError::Invalid { what: "the CA certificates".to_owned(), problem: crate::rt::chain(&error) }
-    })?;
-    Ok(Builder::new().build_with_connector_fn(move |settings, components| {
-        let mut builder = Connector::builder().enable_tcp_nodelay(true).proxy_config(ProxyConfig::from_env());
-        builder.set_connector_settings(settings.cloned());
-        builder.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
-        let builder = builder.tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc));
-        builder.tls_context(tls.clone()).build_with_resolver(Resolver)
-    }))
 }

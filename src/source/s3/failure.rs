@@ -7,8 +7,11 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use super::Bucket;
+use super::identity::{IdentityError, in_chain};
 use crate::rt::chain;
 use crate::source::{SourceError, answer};
+
+const UNREADABLE: &str = "its answer can't be read";
 
 /// Characters of a server's own words that are passed on.
 const LONGEST_MESSAGE: usize = 200;
@@ -35,6 +38,9 @@ impl Bucket {
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
+        if let Some(nobody) = in_chain::<IdentityError>(error) {
+            return nobody.as_source_error();
+        }
         let origin = self.origin.clone();
         match error {
             SdkError::ServiceError(refused) => {
@@ -43,7 +49,7 @@ impl Bucket {
             SdkError::ResponseError(unread) if !unread.raw().status().is_success() => {
                 self.refused(key, unread.raw(), None, None)
             }
-            SdkError::ResponseError(_) => self.protocol(key, "its answer can't be read"),
+            SdkError::ResponseError(_) => self.protocol(key, UNREADABLE),
             SdkError::TimeoutError(_) => {
                 SourceError::Connect { origin, cause: "the connection took too long".into() }
             }
@@ -62,8 +68,9 @@ impl Bucket {
     /// Nothing was sent. As a rule because nobody knows as whom: the SDK says so in a list of all it tried.
     fn unsent(&self, why: &str) -> SourceError {
         if why.contains("no credentials found") {
-            let problem = "there are none (environment, profile, web identity, ECS and IMDS were asked); name a \
-                           Secret under `credentials`, with a file AWS_ANONYMOUS for a public bucket";
+            let problem = "there are none (no keys in the environment, no profile, no web identity, no EKS Pod \
+                           Identity or ECS, and no answer of instance metadata with a role); name a Secret under `credentials`, with a file \
+                           AWS_ANONYMOUS for a public bucket";
             return SourceError::Credentials {
                 name: "of the environment".to_owned(),
                 problem: problem.to_owned(),
@@ -94,15 +101,18 @@ impl Bucket {
             answer::retry_after(&headers, jiff::Timestamp::now())
         });
         let Some(code) = code else {
+            if raw.status().is_success() {
+                return self.protocol(key, UNREADABLE);
+            }
             return SourceError::Status { what: self.shown(key), status, retry_after };
         };
-        let words = shortened(message.unwrap_or_default());
-        let says = if words.is_empty() { code.to_owned() } else { format!("{code}: {words}") };
+        let [word, words] = [code, message.unwrap_or_default()].map(shortened);
+        let says = if words.is_empty() { word } else { format!("{word}: {words}") };
         SourceError::Refused { what: self.shown(key), status: meant(status, code), says, retry_after }
     }
 }
 
-fn shortened(words: &str) -> String {
+pub(super) fn shortened(words: &str) -> String {
     words.chars().filter(|letter| !letter.is_control()).take(LONGEST_MESSAGE).collect()
 }
 

@@ -3,22 +3,31 @@
 use std::sync::Arc;
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ChecksumType, Object};
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
+use aws_sdk_s3::types::{ChecksumMode, Object, RequestPayer};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
+use self::checksum::Told;
 use self::object::S3Object;
 use super::index::MOST_FILES;
 use super::patience::patiently;
 use super::selection::Selection;
+use super::shown::shown;
 use super::sources::PROBES;
 use super::{RemoteFile, SourceConfig, SourceError};
-use crate::types::{Digest, Published, RelPath};
+use crate::types::{Published, RelPath};
 
+mod canned;
 mod checksum;
 mod clients;
 mod failure;
+mod identity;
 mod object;
+mod parts;
+mod payer;
+mod ways;
 
+pub(crate) use canned::{s3_listing, s3_listing_runtime, s3_refusal};
 pub(super) use clients::Clients;
 
 /// The bucket of one entry, asked with its credentials.
@@ -28,6 +37,8 @@ pub(super) struct Bucket {
     name: String,
     /// `host:port`.
     origin: String,
+    /// Said with every request, where whoever asks pays.
+    payer: Option<RequestPayer>,
     config: SourceConfig,
 }
 
@@ -37,7 +48,7 @@ struct Seen {
     path: RelPath,
     size: u64,
     etag: Option<String>,
-    /// Whether a HEAD could tell a SHA-256 that isn't known yet.
+    /// Whether a HEAD could tell a checksum that isn't known yet.
     may_have_digest: bool,
 }
 
@@ -78,12 +89,7 @@ impl Bucket {
         let mut found = Vec::new();
         let mut next: Option<String> = None;
         loop {
-            let page = patiently(|| async {
-                let request = self.client.list_objects_v2().bucket(&self.name).prefix(prefix);
-                let request = request.set_continuation_token(next.clone());
-                self.answered(prefix, request.send()).await
-            })
-            .await?;
+            let page = patiently(|| self.page(prefix, next.clone())).await?;
             for object in page.contents() {
                 found.extend(self.seen(prefix, object)?);
                 if found.len() > MOST_FILES {
@@ -100,6 +106,13 @@ impl Bucket {
                 _ => return Ok(found),
             }
         }
+    }
+
+    /// One page of what is under a prefix: the first, or that which `next` leads to.
+    async fn page(&self, prefix: &str, next: Option<String>) -> Result<ListObjectsV2Output, SourceError> {
+        let request = self.client.list_objects_v2().bucket(&self.name).prefix(prefix);
+        let request = request.set_continuation_token(next).set_request_payer(self.payer.clone());
+        self.answered(prefix, request.send()).await
     }
 
     /// A listed object, or nothing where it only stands for a directory.
@@ -119,7 +132,7 @@ impl Bucket {
             )
         })?;
         let algorithms = object.checksum_algorithm();
-        let may_have_digest = algorithms.is_empty() || algorithms.contains(&ChecksumAlgorithm::Sha256);
+        let may_have_digest = algorithms.is_empty() || algorithms.iter().any(checksum::is_compared);
         let etag = object.e_tag().and_then(strong_etag);
         Ok(Some(Seen { key: key.to_owned(), path, size, etag, may_have_digest }))
     }
@@ -136,28 +149,31 @@ impl Bucket {
     async fn head(&self, key: String, path: RelPath) -> Result<RemoteFile, SourceError> {
         let head = patiently(|| async {
             let request = self.client.head_object().bucket(&self.name).key(&key);
+            let request = request.set_request_payer(self.payer.clone());
             self.answered(&key, request.checksum_mode(ChecksumMode::Enabled).send()).await
         })
         .await?;
         let Some(size) = head.content_length().and_then(|size| u64::try_from(size).ok()) else {
             return Err(self.protocol(&key, "it tells no size"));
         };
-        // The checksum of a checksum (`…-N`) says nothing about the whole.
-        let is_whole = head.checksum_type().is_none_or(|kind| *kind == ChecksumType::FullObject);
-        let digest = head.checksum_sha256().filter(|_| is_whole).and_then(checksum::sha256);
         let etag = head.e_tag().and_then(strong_etag);
+        let digest = match checksum::told(&head) {
+            Told::Nothing => None,
+            Told::Whole(published) => Some(published),
+            Told::OfParts(composite) => self.of_parts(&key, size, etag.as_deref(), &composite).await?,
+        };
         Ok(self.file(Seen { key, path, size, etag, may_have_digest: false }, digest))
     }
 
-    fn file(&self, seen: Seen, digest: Option<Digest>) -> RemoteFile {
+    fn file(&self, seen: Seen, digest: Option<Published>) -> RemoteFile {
         let Seen { key, path, size, etag, .. } = seen;
         let bytes = Arc::new(S3Object::new(self.clone(), key, size, etag.clone()));
-        RemoteFile { path, size, version: etag, digest: digest.map(Published::Sha256), bytes }
+        RemoteFile { path, size, version: etag, digest, bytes }
     }
 
     /// The bucket and the key for people.
     fn shown(&self, key: &str) -> String {
-        format!("s3://{}/{key}", self.name)
+        format!("s3://{}/{}", self.name, shown(key))
     }
 
     fn invalid(&self, key: &str, problem: String) -> SourceError {

@@ -42,6 +42,7 @@ impl S3Object {
         let request = self.bucket.client.get_object().bucket(&self.bucket.name).key(&self.key);
         let if_match = self.etag.get().map(|tag| format!("\"{tag}\""));
         let request = request.range(range.to_string()).set_if_match(if_match);
+        let request = request.set_request_payer(self.bucket.payer.clone());
         let mut answer = self.bucket.answered(&self.key, request.send()).await?;
         let cut = self.check(range, &answer)?;
         let mut bytes = std::mem::take(&mut answer.body);

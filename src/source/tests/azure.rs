@@ -90,7 +90,8 @@ async fn a_prefix_is_listed_page_by_page() {
     let mut wanted = goods("az://models/m/", false);
     wanted.globs = Globs::new(&[], &["*.json".to_owned()]).unwrap();
     let files = secret(&server).sources().resolve(&wanted, Some("cloud")).await.unwrap().files;
-    let shown: Vec<_> = files.iter().map(|file| (file.path.as_str(), file.size, file.digest)).collect();
+    let shown: Vec<_> =
+        files.iter().map(|file| (file.path.as_str(), file.size, file.digest.clone())).collect();
     assert_eq!(shown, [("b.bin", 1, Some(Digest::of(b"b").into())), ("sub/c d.bin", 3, None)]);
 }
 

@@ -54,7 +54,7 @@ async fn one_file_is_probed_and_read_in_ranges_of_one_version() {
     let server = Server::start(|request| Answer::of(request, BLOB, "v1")).await;
     let file = one(&server).await;
     assert_eq!(file.path.as_str(), "model a.bin");
-    assert_eq!((file.size, file.version.as_deref(), file.digest), (36, Some("v1"), None));
+    assert_eq!((file.size, file.version.as_deref(), &file.digest), (36, Some("v1"), &None));
     assert!(file.bytes.serves_ranges());
     assert_eq!(read(&*file.bytes, 3, 7).await.unwrap(), b"3456");
     assert_eq!(read(&*file.bytes, 0, 36).await.unwrap(), BLOB);

@@ -6,5 +6,6 @@ mod google;
 pub(super) mod http;
 mod index;
 mod s3;
+mod s3_parts;
 mod secret;
 pub(super) mod server;

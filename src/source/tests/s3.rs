@@ -134,7 +134,8 @@ async fn a_prefix_is_listed_page_by_page() {
     wanted.globs = Globs::new(&[], &["*.json".to_owned()]).unwrap();
     wanted.sha256.insert("b.bin".parse().unwrap(), Digest::of(b"m/b.bin"));
     let files = secret.sources().resolve(&wanted, Some("s3")).await.unwrap().files;
-    let shown: Vec<_> = files.iter().map(|file| (file.path.as_str(), file.size, file.digest)).collect();
+    let shown: Vec<_> =
+        files.iter().map(|file| (file.path.as_str(), file.size, file.digest.clone())).collect();
     let digest = |key: &str| Some(Digest::of(key.as_bytes()).into());
     assert_eq!(shown, [("b.bin", 7, digest("m/b.bin")), ("sub/sha", 9, digest("m/sub/sha"))]);
     let heads: Vec<_> = server.seen().into_iter().filter(|seen| seen.method == "HEAD").collect();

@@ -26,7 +26,7 @@ fn git_oid(bytes: &[u8]) -> GitOid {
 /// Files of a commit, as the Hub lists them; the commit has a README beside them that nobody wants.
 fn listing(digit: char, revision: &str, files: &[RemoteFile]) -> Listing {
     let line = |file: &RemoteFile| {
-        let lfs = file.digest.and_then(Published::sha256);
+        let lfs = file.digest.as_ref().and_then(Published::sha256);
         (file.path.clone(), HubFile { size: file.size, oid: git_oid(b"pointer"), lfs, xet: None })
     };
     let readme = HubFile { size: 9, oid: git_oid(b"read me!!"), lfs: None, xet: None };

@@ -1,6 +1,7 @@
 //! The cache against sources in memory: what is on the disk after each thing that can happen.
 
 mod bed;
+mod checks;
 mod crash;
 mod disk;
 mod evict;

@@ -3,20 +3,21 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::ChecksumAlgorithm;
 
 use super::free_port::FreePort;
 use super::http;
 use super::process::Process;
 use super::programs::part;
+use super::s3_objects::{self, REGION};
 use super::scratch::Scratch;
 use super::wait::START;
 
 const ACCESS_KEY: &str = "stoker";
 const SECRET_KEY: &str = "furnace-furnace";
-const REGION: &str = "us-east-1";
+/// Where bring-parts.sh has it.
+const PART: &str = "versitygw-1.8.0";
 
 /// An S3 server on loopback, over plain HTTP, with one user.
 #[derive(Debug)]
@@ -32,19 +33,28 @@ impl S3 {
     pub(crate) async fn start() -> Self {
         let scratch = Scratch::new("s3");
         let buckets = scratch.dir("buckets");
-        Self::serve(scratch, buckets).await
+        Self::serve(scratch, buckets, &[]).await
+    }
+
+    /// The same, and it may have other accounts than the first.
+    pub(crate) async fn start_with_accounts() -> Self {
+        let scratch = Scratch::new("s3");
+        let (buckets, accounts) = (scratch.dir("buckets"), scratch.dir("accounts"));
+        let accounts = accounts.to_str().expect("a path in text").to_owned();
+        Self::serve(scratch, buckets, &["--iam-dir", &accounts, "--iam-cache-disable"]).await
     }
 
     /// Starts one over a directory that exists, with a bucket for each directory in it.
     pub(crate) async fn start_over(buckets: &Path) -> Self {
-        Self::serve(Scratch::new("s3"), buckets.to_owned()).await
+        Self::serve(Scratch::new("s3"), buckets.to_owned(), &[]).await
     }
 
-    async fn serve(scratch: Scratch, buckets: PathBuf) -> Self {
+    async fn serve(scratch: Scratch, buckets: PathBuf, more: &[&str]) -> Self {
         let port = FreePort::find();
-        let mut command = Command::new(part("versitygw-1.8.0", "versitygw"));
+        let mut command = Command::new(part(PART, "versitygw"));
         command
             .args(["--access", ACCESS_KEY, "--secret", SECRET_KEY, "--region", REGION])
+            .args(more)
             .args(["--port", &port.address(), "posix"])
             .arg(&buckets);
         let process = Process::start("versitygw", &command, &scratch.join("versitygw.log"));
@@ -77,26 +87,12 @@ impl S3 {
 
     /// A client of the AWS SDK for it.
     pub(crate) fn client(&self) -> aws_sdk_s3::Client {
-        let http = aws_smithy_http_client::Builder::new()
-            .tls_provider(aws_smithy_http_client::tls::Provider::Rustls(
-                aws_smithy_http_client::tls::rustls_provider::CryptoMode::AwsLc,
-            ))
-            .build_https();
-        let config = aws_sdk_s3::Config::builder()
-            .behavior_version(BehaviorVersion::v2026_01_12())
-            .http_client(http)
-            .endpoint_url(self.endpoint())
-            .region(Region::new(REGION))
-            .credentials_provider(Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "fixture"))
-            .force_path_style(true)
-            .build();
-        aws_sdk_s3::Client::from_conf(config)
+        s3_objects::client(&self.endpoint(), ACCESS_KEY, SECRET_KEY)
     }
 
     /// Makes a bucket.
     pub(crate) async fn make_bucket(&self, bucket: &str) {
-        let made = self.client().create_bucket().bucket(bucket).send().await;
-        made.unwrap_or_else(|error| panic!("bucket {bucket}: {error:?}"));
+        s3_objects::make_bucket(&self.client(), bucket).await;
     }
 
     /// Puts an object, whose SHA-256 the server keeps and tells.
@@ -112,29 +108,31 @@ impl S3 {
     }
 
     async fn put_stream(&self, bucket: &str, key: &str, bytes: ByteStream) {
-        let put = self.client().put_object().bucket(bucket).key(key).body(bytes);
-        let put = put.checksum_algorithm(ChecksumAlgorithm::Sha256).send().await;
-        put.unwrap_or_else(|error| panic!("s3://{bucket}/{key}: {error:?}"));
+        s3_objects::put(&self.client(), (bucket, key), bytes, Some(ChecksumAlgorithm::Sha256)).await;
     }
 
     /// Puts an object in parts of `part_size` bytes (5 MiB at least, except the last): its ETag ends in `-N`, and
     /// the server has no SHA-256 of the whole.
     pub(crate) async fn put_in_parts(&self, bucket: &str, key: &str, bytes: &[u8], part_size: usize) {
-        let client = self.client();
-        let failed = |error: &dyn std::fmt::Debug| -> ! { panic!("s3://{bucket}/{key}: {error:?}") };
-        let upload = client.create_multipart_upload().bucket(bucket).key(key).send().await;
-        let upload = upload.unwrap_or_else(|error| failed(&error));
-        let upload = upload.upload_id().expect("an upload has an id");
-        let mut parts = Vec::new();
-        for (number, bytes) in (1..).zip(bytes.chunks(part_size)) {
-            let part = client.upload_part().bucket(bucket).key(key).upload_id(upload).part_number(number);
-            let part = part.body(ByteStream::from(bytes.to_vec())).send().await;
-            let part = part.unwrap_or_else(|error| failed(&error));
-            parts.push(CompletedPart::builder().part_number(number).set_e_tag(part.e_tag).build());
-        }
-        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
-        let done = client.complete_multipart_upload().bucket(bucket).key(key).upload_id(upload);
-        done.multipart_upload(parts).send().await.unwrap_or_else(|error| failed(&error));
+        s3_objects::put_in_parts(&self.client(), (bucket, key), bytes, part_size, None).await;
+    }
+
+    /// Makes an account that may read everything; the server must have been started with accounts.
+    pub(crate) fn add_account(&self, access_key: &str, secret_key: &str) {
+        self.admin(&["create-user", "--access", access_key, "--secret", secret_key, "--role", "admin"]);
+    }
+
+    /// Takes it away: what it signs from now on is refused.
+    pub(crate) fn remove_account(&self, access_key: &str) {
+        self.admin(&["delete-user", "--access", access_key]);
+    }
+
+    fn admin(&self, args: &[&str]) {
+        let mut command = Command::new(part(PART, "versitygw"));
+        command.args(["admin", "--access", ACCESS_KEY, "--secret", SECRET_KEY, "--region", REGION]);
+        command.arg("--endpoint-url").arg(self.endpoint()).args(args);
+        let run = command.output().expect("versitygw can be run");
+        assert!(run.status.success(), "{args:?}: {}", String::from_utf8_lossy(&run.stderr));
     }
 
     /// Removes an object.

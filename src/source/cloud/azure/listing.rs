@@ -23,7 +23,7 @@ struct Blob {
 }
 
 /// One page of a container.
-pub(super) fn page(document: &[u8]) -> Result<Page, String> {
+pub(in crate::source::cloud) fn page(document: &[u8]) -> Result<Page, String> {
     let mut page = Page::default();
     let mut blob = Blob::default();
     let root = read(document, |path, element| {
@@ -51,7 +51,7 @@ pub(super) fn page(document: &[u8]) -> Result<Page, String> {
 }
 
 /// The code and the message of a refusal. The rest of it, which may repeat a signature, is left alone.
-pub(super) fn words(document: &[u8]) -> Option<Words> {
+pub(in crate::source::cloud) fn words(document: &[u8]) -> Option<Words> {
     let (mut code, mut message) = (String::new(), String::new());
     // What was read before a mistake is good enough.
     let _ = read(document, |path, element| {

@@ -1,7 +1,7 @@
 //! Azure Blob Storage by its REST API.
 
 mod identity;
-mod listing;
+pub(super) mod listing;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -18,6 +18,7 @@ use super::tokens::Tokens;
 use crate::source::SourceError;
 use crate::source::answer;
 use crate::source::credentials::Credentials;
+use crate::source::shown::shown;
 
 /// The version of the API that is spoken ("Versioning for Azure Storage"), the same for whoever signs nothing.
 const VERSION: &str = "2023-11-03";
@@ -79,7 +80,7 @@ impl Store {
 
 impl super::store::Store for Store {
     fn shown(&self, key: &str) -> String {
-        format!("az://{}@{}/{key}", self.container, self.account)
+        format!("az://{}@{}/{}", self.container, self.account, shown(key))
     }
 
     fn origin(&self) -> &str {

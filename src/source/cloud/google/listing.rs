@@ -53,18 +53,18 @@ struct Reason {
     reason: String,
 }
 
-pub(super) fn page(document: &[u8]) -> Result<Page, String> {
+pub(in crate::source::cloud) fn page(document: &[u8]) -> Result<Page, String> {
     let listing: Listing = read(document)?;
     let objects = listing.items.into_iter().map(seen).collect::<Result<_, _>>()?;
     Ok(Page { objects, next: listing.next_page_token.filter(|token| !token.is_empty()) })
 }
 
-pub(super) fn object(document: &[u8]) -> Result<Seen, String> {
+pub(in crate::source::cloud) fn object(document: &[u8]) -> Result<Seen, String> {
     seen(read(document)?)
 }
 
 /// The reason and the message of a refusal. One of a download is a line of plain text.
-pub(super) fn words(document: &[u8]) -> Option<Words> {
+pub(in crate::source::cloud) fn words(document: &[u8]) -> Option<Words> {
     if let Ok(Refusal { error }) = serde_json::from_slice(document) {
         let code = error.errors.into_iter().next().map(|first| first.reason).unwrap_or_default();
         return Some(Words { code, message: error.message });

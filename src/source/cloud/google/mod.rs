@@ -1,7 +1,7 @@
 //! Google Cloud Storage by its JSON API, whose listings tell the generation of each object.
 
 mod identity;
-mod listing;
+pub(super) mod listing;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -15,6 +15,7 @@ use super::store::{Meaning, Page, Seen, Words};
 use super::tokens::Tokens;
 use crate::source::SourceError;
 use crate::source::credentials::Credentials;
+use crate::source::shown::shown;
 
 /// Tells the generation in the answer to a download.
 const GENERATION: &str = "x-goog-generation";
@@ -50,7 +51,7 @@ impl Store {
 
 impl super::store::Store for Store {
     fn shown(&self, key: &str) -> String {
-        format!("gs://{}/{key}", self.bucket)
+        format!("gs://{}/{}", self.bucket, shown(key))
     }
 
     fn origin(&self) -> &str {

@@ -9,7 +9,7 @@ async fn a_revision_is_resolved_once_and_its_files_come_with_what_the_hub_publis
     let server = Server::start(served).await;
     let listing = resolve(&server, "hf://org/name").await.unwrap();
     let shown: Vec<_> =
-        listing.files.iter().map(|file| (file.path.as_str(), file.size, file.digest)).collect();
+        listing.files.iter().map(|file| (file.path.as_str(), file.size, file.digest.clone())).collect();
     let (git, sha256) = (git_oid(SMALL).parse().unwrap(), Digest::of(LARGE));
     assert_eq!(
         shown,

@@ -26,7 +26,7 @@ async fn a_tag_is_resolved_once_and_each_file_is_its_layers_blob() {
     let files = registry.files(":v1").await.unwrap();
     assert_eq!(paths(&files), ["config/config.json", "model.bin"]);
     let (weights, digest) = (&files[1], Digest::of(WEIGHTS));
-    assert_eq!((weights.size, weights.digest), (36, Some(Published::Sha256(digest))));
+    assert_eq!((weights.size, weights.digest.clone()), (36, Some(Published::Sha256(digest))));
     assert_eq!(weights.version, Some(digest.to_string()));
     let manifest = Digest::of(two().to_string().as_bytes());
     let manifests = "/v2/team/model/manifests";

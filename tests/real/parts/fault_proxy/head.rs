@@ -2,6 +2,8 @@ use std::io;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _};
 
+use super::rule::value;
+
 /// The first line and the headers of a request or an answer.
 pub(super) struct Head {
     pub(super) first: String,
@@ -31,10 +33,12 @@ impl Head {
     }
 
     pub(super) fn value(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find_map(|line| {
-            let (key, value) = line.split_once(':')?;
-            key.eq_ignore_ascii_case(name).then_some(value.trim())
-        })
+        value(&self.headers, name)
+    }
+
+    /// All of them, a line each.
+    pub(super) fn headers(&self) -> &[String] {
+        &self.headers
     }
 
     /// How long a request's body is.

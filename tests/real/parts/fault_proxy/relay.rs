@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::head::Head;
-use super::rule::{Fault, SIGNATURE, Seen, note};
+use super::rule::{Fault, Headers, SIGNATURE, Seen, note};
 use super::{Shared, State};
 
 const CHUNK: usize = 64 * 1024;
@@ -49,6 +49,7 @@ async fn exchange(head: &Head, client: &mut BufReader<TcpStream>, shared: &Share
         path: words.next().unwrap_or_default().to_owned(),
         range: head.value("range").map(str::to_owned),
         if_match: head.value("if-match").map(str::to_owned),
+        headers: Headers(head.headers().to_vec()),
         status: None,
         fault: None,
     };

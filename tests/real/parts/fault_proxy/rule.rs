@@ -92,10 +92,37 @@ pub(crate) struct Seen {
     pub(crate) range: Option<String>,
     /// The value of `If-Match`.
     pub(crate) if_match: Option<String>,
+    /// All that was sent with it.
+    pub(crate) headers: Headers,
     /// What was answered; `None` before that, and where the connection was closed instead.
     pub(crate) status: Option<u16>,
     /// What was done to it.
     pub(crate) fault: Option<Fault>,
+}
+
+/// The headers of a request. They say little to somebody who reads why a test failed.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Headers(pub(super) Vec<String>);
+
+impl Headers {
+    /// The value of the first header of this name.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        value(&self.0, name)
+    }
+}
+
+impl std::fmt::Debug for Headers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} headers", self.0.len())
+    }
+}
+
+/// The value of the first of these lines that has this name.
+pub(super) fn value<'a>(lines: &'a [String], name: &str) -> Option<&'a str> {
+    lines.iter().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        key.eq_ignore_ascii_case(name).then_some(value.trim())
+    })
 }
 
 /// Notes a request, and gives its number and its fault.

@@ -115,12 +115,13 @@ fn shows(fault: &Fault, seen: &Seen) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::rule::Headers;
     use super::{Fault, Seen, Trouble};
 
     fn request(method: &str, path: &str, range: Option<&str>) -> Seen {
         let range = range.map(str::to_owned);
         let (method, path) = (method.to_owned(), path.to_owned());
-        Seen { method, path, range, if_match: None, status: None, fault: None }
+        Seen { method, path, range, if_match: None, headers: Headers::default(), status: None, fault: None }
     }
 
     fn draws(trouble: &mut Trouble, paths: impl Iterator<Item = u32>) -> Vec<(u32, Option<Fault>)> {

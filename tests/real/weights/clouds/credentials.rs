@@ -1,7 +1,7 @@
 //! As whom a cloud is asked, and what it says to others.
 
 use crate::node::{SOON, assert_current, bytes, list, said};
-use crate::parts::{Agent, Fault, Nginx, Rule};
+use crate::parts::{Agent, Fault, ForwardProxy, Nginx, Rule};
 
 use super::{BUCKET, Bed, Cloud};
 
@@ -126,18 +126,26 @@ async fn the_instances_own_identity_is_used_where_no_other_is_named() {
     let metadata = Nginx::start().await;
     let path = "computeMetadata/v1/instance/service-accounts/default/token";
     metadata.put(path, r#"{"access_token":"granted","expires_in":3600,"token_type":"Bearer"}"#);
+    // The bytes come by a proxy, and it hears nothing of the token's being asked for.
+    let proxy = ForwardProxy::start([("127.0.0.1", bed.google.host())]);
     let agent = bed
         .agent
         .env("GOOGLE_ANONYMOUS", "")
         .env("HOME", "/nonexistent")
         .env("GCE_METADATA_HOST", metadata.host())
-        .env("GCE_METADATA_IP", metadata.host());
+        .env("GCE_METADATA_IP", metadata.host())
+        .env("HTTP_PROXY", proxy.url())
+        .env("http_proxy", proxy.url())
+        .env("NO_PROXY", "")
+        .env("no_proxy", "");
     agent.write_list(&list(&[&Cloud::Google.entry("m/")]));
     let run = agent.once(SOON).await;
     assert_eq!(run.status.code(), Some(0), "{}", said(&run));
     assert_current(&agent, "google", &[("w.bin", &weights)]);
     let asked = metadata.requests();
     assert!(asked.len() == 1 && asked[0].contains(path), "{asked:?}");
+    let seen = proxy.seen();
+    assert!(!seen.is_empty() && seen.iter().all(|line| line.contains("/storage/v1/b/")), "{seen:?}");
 }
 
 #[tokio::test]
