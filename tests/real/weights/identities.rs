@@ -1,12 +1,13 @@
 //! As whom S3 is asked where no Secret is named: identities that a pod or an instance is given. A fake gives the keys
 //! (STS, the Pod Identity Agent and instance metadata can't run here), and the real server has the account.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::node::{BUCKET, SOON, agent, assert_current, bytes, list, said};
 use crate::parts::{
     Agent, Entry, FakeAwsIdentity, Fault, FaultProxy, ForwardProxy, Gpus, Mood, POD_TOKEN, ROLE_ARN, Rule,
-    S3, Status, until,
+    S3, Seen, Status, until,
 };
 
 use super::gets;
@@ -97,13 +98,22 @@ impl Bed {
 
     /// Whose keys have signed what was asked of the server, in order.
     fn signers(&self) -> Vec<String> {
-        let signer = |authorization: &str| {
-            let key = authorization.split("Credential=").nth(1)?.split('/').next()?;
-            Some(key.to_owned())
-        };
-        let seen = self.objects.seen().into_iter();
-        seen.filter_map(|seen| seen.headers.get("authorization").and_then(signer)).collect()
+        self.objects.seen().iter().filter_map(signer).collect()
     }
+
+    /// How many of the files were last asked for with these keys.
+    fn asked_for_as(&self, key: &str) -> usize {
+        let gets = gets(&self.objects, "/m/w").into_iter();
+        let last: BTreeMap<_, _> =
+            gets.map(|seen| (seen.path.split('?').next().map(str::to_owned), signer(&seen))).collect();
+        last.values().filter(|last| last.as_deref() == Some(key)).count()
+    }
+}
+
+/// Whose keys a request was signed with.
+fn signer(seen: &Seen) -> Option<String> {
+    let key = seen.headers.get("authorization")?.split("Credential=").nth(1)?.split('/').next()?;
+    Some(key.to_owned())
 }
 
 #[tokio::test]
@@ -141,11 +151,16 @@ async fn keys_that_expire_in_the_middle_of_a_pull_are_had_anew() {
         }
         bed.s3.add_account("reader-two", "reader-two-secret");
         bed.fake.gives_for(Duration::from_secs(4));
-        bed.objects.add(Rule::get("/m/w", Fault::Stall(0)).always());
+        let busy = Fault::Status { code: 503, retry_after: Some(1) };
+        bed.objects.add(Rule::get("/m/w", busy).always());
         bed.list();
         let changed = async {
-            until("files on their way", SOON, async || (bed.objects.stalled() > 0).then_some(())).await;
+            let asked = async || (!gets(&bed.objects, "/m/w").is_empty()).then_some(());
+            until("files on their way", SOON, asked).await;
             bed.fake.gives("reader-two", "reader-two-secret");
+            // Whatever still came with the old keys would be refused, and that would be right.
+            let renewed = async || (bed.asked_for_as("reader-two") == files.len()).then_some(());
+            until("every file asked for with the new keys", SOON, renewed).await;
             bed.s3.remove_account(KEYS.0);
             bed.objects.clear();
         };
