@@ -1,7 +1,7 @@
 //! How long a model's files take from a server onto this disk: by `stoker`, verified and durable, and by the programs
 //! that people use for it today. Same server, same bytes; rounds interleaved.
 //!
-//! `cargo bench --bench weights`, or with some of `-- floor model small shaped killed flipped idle`; about an hour. The
+//! `cargo bench --bench weights`, or with some of `-- floor model small shaped killed flipped faults idle`; about an hour. The
 //! environment narrows it: `BENCH_GIB=1` (the model's size, 8 if not given; 0.1 only shows that it works),
 //! `BENCH_ROUNDS=3`, `BENCH_SIDES=pull,rclone`, `BENCH_LINK=90,20` (MB/s of a connection for `shaped`, 90 if not given),
 //! `BENCH_MAKE=1` (only make the files).
@@ -17,6 +17,7 @@
     reason = "a race that can't go on says why"
 )]
 
+mod faults;
 mod figures;
 mod flipped;
 mod floor;
@@ -98,6 +99,9 @@ async fn run(settings: &Settings) {
     }
     if settings.wants("flipped") {
         flipped::run(settings, &made, &servers).await;
+    }
+    if settings.wants("faults") {
+        faults::run(settings, &made, &servers).await;
     }
     if settings.wants("idle") {
         idle::run().await;

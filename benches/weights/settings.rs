@@ -1,7 +1,8 @@
 //! What is to be run, by the command line and the environment.
 
 /// What can be run by itself.
-pub(crate) const PARTS: [&str; 7] = ["floor", "model", "small", "shaped", "killed", "flipped", "idle"];
+pub(crate) const PARTS: [&str; 8] =
+    ["floor", "model", "small", "shaped", "killed", "flipped", "faults", "idle"];
 
 /// What is to be run.
 pub(crate) struct Settings {

@@ -44,9 +44,10 @@ impl S3 {
         Self::serve(scratch, buckets, &["--iam-dir", &accounts, "--iam-cache-disable"]).await
     }
 
-    /// Starts one over a directory that exists, with a bucket for each directory in it.
+    /// Starts one over a directory that exists, with a bucket for each directory in it. It keeps connections, as S3 does:
+    /// by itself it closes each after one answer.
     pub(crate) async fn start_over(buckets: &Path) -> Self {
-        Self::serve(Scratch::new("s3"), buckets.to_owned(), &[]).await
+        Self::serve(Scratch::new("s3"), buckets.to_owned(), &["--keep-alive"]).await
     }
 
     async fn serve(scratch: Scratch, buckets: PathBuf, more: &[&str]) -> Self {

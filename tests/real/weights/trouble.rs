@@ -3,24 +3,12 @@
 use std::path::Path;
 
 use crate::node::{BUCKET, SOON, assert_current, bytes, index, leftovers, list, once_more, said};
-use crate::parts::{Fault, Namespaces, Nginx, Scratch, Stoker, Trouble};
+use crate::parts::{Namespaces, Nginx, Scratch, Stoker, Trouble};
 
 use super::{Bed, gets};
 
 const MIB: usize = 1 << 20;
 const SHARE: f64 = 0.05;
-
-/// What a network and its servers do that passes. A version that differs ends a file's fetch, and the files are listed
-/// anew, as for one that was replaced: that has tests of its own.
-fn trouble(seed: u64) -> Trouble {
-    let portal = Fault::Header("content-type", "text/html; charset=utf-8".to_owned());
-    let storm = Fault::Status { code: 502, retry_after: None };
-    let lasts = |fault: &Fault| {
-        matches!(fault, Fault::Unauthorized | Fault::Expired | Fault::OtherTotal)
-            || matches!(fault, Fault::Header("etag", _))
-    };
-    Trouble::new(SHARE, seed).and([portal, storm]).without(lasts)
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_set_of_hundreds_of_megabytes_ends_verified() {
@@ -37,7 +25,7 @@ async fn a_set_of_hundreds_of_megabytes_ends_verified() {
         bed.nginx.put(&format!("m/{path}"), bytes);
     }
     bed.nginx.put("m/index.json", index(&files));
-    bed.http.trouble(trouble(1));
+    bed.http.trouble(Trouble::passing(SHARE, 1));
     bed.agent.write_list(&list(&[&format!("{}, index: true", bed.bare("m", "m/index.json"))]));
     let run = bed.agent.once(SOON * 3).await;
     assert_eq!(run.status.code(), Some(0), "{}\n{:#?}", said(&run), bed.http.spoilt());
@@ -57,7 +45,7 @@ async fn objects_in_parts_end_verified() {
     let weights = bytes(1, 150 * MIB + 99);
     bed.s3.put_in_parts(BUCKET, "m/w.bin", &weights, 8 * MIB).await;
     let digest = stoker::types::Digest::of(&weights).hex();
-    bed.objects.trouble(trouble(2));
+    bed.objects.trouble(Trouble::passing(SHARE, 2));
     bed.warm(&[&format!("id: m, weights: s3://{BUCKET}/m/, sha256: {{w.bin: \"{digest}\"}}")]).await;
     assert_current(&bed.agent, "m", &[("w.bin", &weights)]);
     assert!(!bed.objects.spoilt().is_empty());

@@ -40,6 +40,17 @@ impl Trouble {
         Self { share, seed, path: String::new(), faults, asked: HashMap::new() }
     }
 
+    /// What a network and its servers do that passes, to files of weights. A version that differs ends a file's fetch, and
+    /// the files are listed anew, as for one that was replaced: that isn't among them.
+    pub(crate) fn passing(share: f64, seed: u64) -> Self {
+        let portal = Fault::Header("content-type", "text/html; charset=utf-8".to_owned());
+        let storm = Fault::Status { code: 502, retry_after: None };
+        Self::new(share, seed).and([portal, storm]).without(|fault: &Fault| {
+            matches!(fault, Fault::Unauthorized | Fault::Expired | Fault::OtherTotal)
+                || matches!(fault, Fault::Header("etag", _))
+        })
+    }
+
     /// Only for requests whose path (with its query) contains `path`.
     pub(crate) fn on(self, path: &str) -> Self {
         Self { path: path.to_owned(), ..self }
