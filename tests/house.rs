@@ -21,11 +21,12 @@ const FLOORS: [&[&str]; 7] = [
 const TOP: usize = 6;
 
 /// Each outside system's client crate has one room.
-const CLIENTS: [(&str, &[&str]); 20] = [
+const CLIENTS: [(&str, &[&str]); 21] = [
     ("reqwest", &["source"]),
     ("aws_sdk_s3", &["source"]),
     ("aws_config", &["source"]),
     ("aws_credential_types", &["source"]),
+    ("aws_sigv4", &["source"]),
     ("aws_smithy_http_client", &["source"]),
     ("aws_smithy_runtime_api", &["source"]),
     ("object_store", &["source"]),

@@ -39,6 +39,7 @@ mod stored_part;
 #[cfg(test)]
 mod tests;
 mod trust;
+mod xml;
 
 pub(crate) use cloud::{azure_listing, google_listing};
 pub use config::SourceConfig;
@@ -80,6 +81,22 @@ pub trait RangeSource: std::fmt::Debug + Send + Sync {
     /// wrong.
     fn elsewhere(&self) -> Option<std::sync::Arc<dyn RangeSource>> {
         None
+    }
+
+    /// Whether the server may say what the bytes are, and hasn't been asked yet. Its answer to a `get` of all of them says
+    /// it, too, so that a small blob needs no request more.
+    fn may_tell(&self) -> bool {
+        false
+    }
+
+    /// What the server has said of the bytes, since it was asked or with an answer to a `get` of all of them.
+    fn told(&self) -> Option<Published> {
+        None
+    }
+
+    /// Asks the server what the bytes are; `None` where it doesn't say.
+    fn ask(&self) -> BoxFuture<'_, Result<Option<Published>, SourceError>> {
+        Box::pin(std::future::ready(Ok(self.told())))
     }
 }
 

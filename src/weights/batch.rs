@@ -22,7 +22,7 @@ use super::ops::{self, Dir};
 use super::plan::Wanted;
 use super::transfer::{Done, blocking};
 use crate::fetch::{Engine, Whole};
-use crate::types::{Crc, Digest, GitHasher, Published};
+use crate::types::{Crc, Digest, GitHasher, PartDigests, Published};
 
 /// Longer files are written in ranges, past the page cache.
 const LONGEST: u64 = 1 << 20;
@@ -42,7 +42,12 @@ const FEW: usize = 16;
 /// Whether a file is small. One whose journal is kept isn't, nor is one that has a digest of each of its parts.
 pub(super) fn is_small(file: &Wanted, pace: Pace, engine: &Engine) -> bool {
     let has_parts = matches!(file.published, Some(Published::Parts(_)));
-    file.size <= LONGEST.min(pace.least).min(engine.longest_whole()) && !has_parts
+    fits(file.size, pace, engine) && !has_parts
+}
+
+/// Whether a file of `size` bytes is small, as far as its size goes.
+pub(super) fn fits(size: u64, pace: Pace, engine: &Engine) -> bool {
+    size <= LONGEST.min(pace.least).min(engine.longest_whole())
 }
 
 /// Where a small file's `size` bytes aren't what is published of them, beside a SHA-256.
@@ -60,8 +65,21 @@ pub(super) fn mismatch(whole: &Whole, published: &Published, size: u64) -> Optio
                 .fold(of_none, |crc, part| crc.then(Crc::of(expected.kind(), part), part.len() as u64));
             Mismatch::of(expected, &found)
         }
-        Published::Sha256(_) | Published::Parts(_) => None,
+        Published::Parts(parts) => of_part(&whole.parts().collect::<Vec<_>>().concat(), parts),
+        Published::Sha256(_) => None,
     }
+}
+
+/// The first part that isn't what is published of it.
+fn of_part(bytes: &[u8], parts: &PartDigests) -> Option<Mismatch> {
+    if parts.size() != bytes.len() as u64 {
+        return Mismatch::of(&format!("{} bytes", parts.size()), &format!("{} bytes", bytes.len()));
+    }
+    let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
+    parts.parts().iter().find_map(|(range, expected)| {
+        let part = bytes.get(at(range.start())..at(range.end())).unwrap_or_default();
+        Mismatch::of(expected, &Digest::of(part))
+    })
 }
 
 /// A file with all its bytes, which were compared. It isn't durable. Dropping it takes its name away.

@@ -5,6 +5,7 @@
 //! and it is durable. This room never decides what is fetched or thrown away, and writes nowhere but in the cache's
 //! root, or the directory that a pull names.
 
+mod asked;
 mod batch;
 mod blob;
 mod cache;

@@ -27,6 +27,8 @@ pub(super) struct Wanted {
     pub(super) published: Option<Published>,
     /// The digest that its bytes have: as published, or as recorded when the same version was fetched before.
     pub(super) known: Option<Digest>,
+    /// Whether `known` was found in bytes that were compared with what the source then said of the same version.
+    pub(super) was_proved: bool,
     pub(super) key: PartialKey,
     pub(super) bytes: Arc<dyn RangeSource>,
 }
@@ -44,9 +46,15 @@ impl Wanted {
         self.published.as_ref().filter(|published| published.sha256().is_none())
     }
 
-    /// Whether somebody says what its bytes are in a way that proves them. Only files that were compared are shown.
+    /// Whether somebody says, or has said with the bytes, what they are in a way that proves them. Only files that were
+    /// compared are shown.
     pub(super) fn is_verified(&self) -> bool {
-        self.published.as_ref().is_some_and(Published::proves)
+        self.was_proved || self.told().is_some_and(|published| published.proves())
+    }
+
+    /// What is published of its bytes, and where nobody said it in advance, what came with them.
+    pub(super) fn told(&self) -> Option<Published> {
+        self.published.clone().or_else(|| self.bytes.told())
     }
 
     /// Whether its SHA-256 is found out here, and holds for its version.
@@ -83,32 +91,52 @@ pub(super) fn plan(
     files
         .into_iter()
         .map(|file| {
-            if verified_only && !file.digest.as_ref().is_some_and(Published::proves) {
+            let recorded = earlier.and_then(|earlier| recorded(earlier, &file));
+            let was_proved = recorded.is_some_and(|recorded| recorded.was_proved);
+            if verified_only && !was_proved && !file.digest.as_ref().is_some_and(Published::proves) {
                 return Err(WeightsError::Unverified { path: file.path });
             }
             let sha256 = file.digest.as_ref().and_then(Published::sha256);
-            let known = sha256.or_else(|| earlier.and_then(|earlier| recorded(earlier, &file)));
-            let key = match &file.digest {
-                Some(Published::Sha256(digest)) => PartialKey::of_digest(*digest),
-                Some(Published::Git(oid)) => PartialKey::of_git(*oid),
-                Some(Published::Parts(parts)) => PartialKey::of_parts(parts),
-                Some(Published::Crc(_)) | None => {
-                    PartialKey::of_request(fingerprint, &file.path, file.size, file.version.as_deref())
-                }
-            };
+            let known = sha256.or(recorded.map(|recorded| recorded.sha256));
+            let key = key(&file, fingerprint);
             let RemoteFile { path, size, version, digest: published, bytes } = file;
-            Ok(Wanted { path, size, version, published, known, key, bytes })
+            Ok(Wanted { path, size, version, published, known, was_proved, key, bytes })
         })
         .collect()
 }
 
-fn recorded(earlier: &Earlier, file: &RemoteFile) -> Option<Digest> {
+/// What the bytes of a file are known by until their SHA-256 is.
+pub(super) fn key(file: &RemoteFile, fingerprint: Digest) -> PartialKey {
+    match &file.digest {
+        Some(Published::Sha256(digest)) => PartialKey::of_digest(*digest),
+        Some(Published::Git(oid)) => PartialKey::of_git(*oid),
+        Some(Published::Parts(parts)) => PartialKey::of_parts(parts),
+        Some(Published::Crc(_)) | None => {
+            PartialKey::of_request(fingerprint, &file.path, file.size, file.version.as_deref())
+        }
+    }
+}
+
+/// Whether an earlier run has compared this version of a file with what its source said, which needn't say it again.
+pub(super) fn was_proved(earlier: Option<&Earlier>, file: &RemoteFile) -> bool {
+    earlier.and_then(|earlier| recorded(earlier, file)).is_some_and(|recorded| recorded.was_proved)
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Recorded {
+    sha256: Digest,
+    was_proved: bool,
+}
+
+fn recorded(earlier: &Earlier, file: &RemoteFile) -> Option<Recorded> {
     let content = earlier.files.get(&file.path)?;
     let provenance = earlier.request.files.get(&file.path)?;
     // What is published now may not have been then: bytes that were never compared with it are fetched again.
     let was_compared = provenance.verified || !file.digest.as_ref().is_some_and(Published::proves);
     let is_same = content.size == file.size && provenance.version == file.version;
-    (was_compared && is_same).then_some(content.sha256)
+    // It holds for a version that a source names, and that would say the same again.
+    let was_proved = provenance.verified && file.version.is_some() && file.bytes.may_tell();
+    (was_compared && is_same).then_some(Recorded { sha256: content.sha256, was_proved })
 }
 
 fn refuse_conflicts<'a>(paths: impl Iterator<Item = &'a RelPath>) -> Result<(), WeightsError> {

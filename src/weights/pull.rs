@@ -2,10 +2,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::Stat;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{self, Brought, Desk, Means, Written};
-use super::blob;
 use super::data_file::Keeper;
 use super::error::{OpError, WeightsError};
 use super::evict::Freed;
@@ -17,6 +17,7 @@ use super::ops::{self, Dir};
 use super::plan::{self, Wanted};
 use super::spot::Spot;
 use super::transfer::{self, Fetched, Transfer, blocking};
+use super::{asked, blob};
 use crate::fetch::Engine;
 use crate::list::WeightsGoods;
 use crate::source::{RemoteFile, Sources};
@@ -101,13 +102,25 @@ impl Puller {
         &self,
         dir: &Arc<Dir>,
         goods: &WeightsGoods,
-        files: Vec<RemoteFile>,
+        mut files: Vec<RemoteFile>,
         progress: &Progress,
         stop: &CancellationToken,
     ) -> Result<Pulled, WeightsError> {
-        let mut wanted = plan::plan(files, goods.fingerprint(), None, self.verified_only)?;
+        let fingerprint = goods.fingerprint();
         let found = Arc::new(Found::new(dir.open("")?, FOUND.to_owned()));
-        plan::recall(&mut wanted, &found.read());
+        let before = found.read();
+        let (at, all) = (dir.clone(), files.iter().map(|file| (file.path.clone(), file.size)).collect());
+        let there = blocking(move || there(&at, all)).await??;
+        // A small file's source says with its bytes what they are: one that is there isn't fetched to hear that.
+        let must_be_known = |file: &RemoteFile| {
+            let is_small = batch::fits(file.size, self.pace, &self.engine);
+            let was_fetched =
+                before.contains_key(&plan::key(file, fingerprint)) || there.contains(&file.path);
+            !is_small || was_fetched || self.verified_only
+        };
+        asked::ask(&mut files, must_be_known, stop).await?;
+        let mut wanted = plan::plan(files, fingerprint, None, self.verified_only)?;
+        plan::recall(&mut wanted, &before);
         let (at, all) = (dir.clone(), wanted.clone());
         let (missing, kept, allocated) = blocking(move || missing(&at, all)).await??;
         let bytes = missing.iter().map(|file| file.size).fold(0, u64::saturating_add);
@@ -276,6 +289,23 @@ fn missing(dir: &Dir, wanted: Vec<Wanted>) -> Result<Missing, OpError> {
     Ok((missing, kept, allocated))
 }
 
+/// Those of the files that are there with their size, whatever their bytes are.
+fn there(dir: &Dir, files: Vec<(RelPath, u64)>) -> Result<BTreeSet<RelPath>, OpError> {
+    let mut there = BTreeSet::new();
+    for (path, size) in files {
+        let (parent, leaf) = split(&path);
+        let Some(parent) = dir.find(parent)? else { continue };
+        if parent.stat(&leaf)?.is_some_and(|stat| has_size(&stat, size)) {
+            there.insert(path);
+        }
+    }
+    Ok(there)
+}
+
+fn has_size(stat: &Stat, size: u64) -> bool {
+    ops::is_file(stat) && u64::try_from(stat.st_size) == Ok(size)
+}
+
 /// The digest of the file that is there, if its bytes are what they should be.
 fn found(dir: &Dir, wanted: &Wanted) -> Result<Option<Digest>, OpError> {
     let expected = wanted.expected();
@@ -284,8 +314,7 @@ fn found(dir: &Dir, wanted: &Wanted) -> Result<Option<Digest>, OpError> {
     }
     let (parent, leaf) = split(&wanted.path);
     let Some(parent) = dir.find(parent)? else { return Ok(None) };
-    let same_size = |stat| ops::is_file(&stat) && u64::try_from(stat.st_size) == Ok(wanted.size);
-    if !parent.stat(&leaf)?.is_some_and(same_size) {
+    if !parent.stat(&leaf)?.is_some_and(|stat| has_size(&stat, wanted.size)) {
         return Ok(None);
     }
     let Some(file) = parent.open_file(&leaf)? else { return Ok(None) };

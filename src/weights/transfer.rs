@@ -10,7 +10,7 @@ use super::incoming::Incoming;
 use super::plan::Wanted;
 use crate::fetch::{Engine, FetchError, Whole};
 use crate::list::WeightsGoods;
-use crate::source::{Listing, Sources};
+use crate::source::{Listing, RangeSource, Sources};
 use crate::types::{Digest, ErrorKind, Hasher, Progress, Published, RelPath};
 
 /// How often a file may come with wrong bytes before it's the source's fault and not the way's.
@@ -75,8 +75,8 @@ impl Transfer<'_> {
         }
     }
 
-    /// Fetches a small file into memory and compares it there, as often; `keep` gets the right bytes, on a blocking
-    /// thread.
+    /// Fetches a small file into memory and compares it there, as often, with what is known of it and what its source has
+    /// told with its bytes; `keep` gets the right bytes, on a blocking thread.
     pub(super) async fn fetch_small<T: Send + 'static>(
         &self,
         wanted: &Wanted,
@@ -89,7 +89,10 @@ impl Transfer<'_> {
             let whole = self.engine.fetch_whole(blob, size, self.progress, self.stop).await;
             let whole = whole.map_err(|cause| lost(wanted, cause))?;
             tries += 1;
-            let (keep, expected, other) = (keep.clone(), wanted.expected(), wanted.other().cloned());
+            self.hear(wanted, &source).await?;
+            let told = wanted.told();
+            let expected = told.as_ref().and_then(Published::sha256).or(wanted.expected());
+            let (keep, other) = (keep.clone(), told.filter(|told| told.sha256().is_none()));
             let kept = blocking(move || {
                 let mut hasher = Hasher::new();
                 whole.parts().for_each(|part| hasher.update(part));
@@ -105,6 +108,25 @@ impl Transfer<'_> {
                 Err(wrong) => self.strike(wanted, wrong, tries)?,
             }
             source = source.elsewhere().unwrap_or(source);
+        }
+    }
+
+    /// Asks what the bytes of a file are where its source may tell, and hasn't in advance or with the bytes.
+    pub(super) async fn hear(
+        &self,
+        wanted: &Wanted,
+        source: &Arc<dyn RangeSource>,
+    ) -> Result<(), WeightsError> {
+        if wanted.published.is_some() || !source.may_tell() {
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(WeightsError::Stopped),
+            asked = source.ask() => match asked {
+                Ok(_) => Ok(()),
+                Err(cause) => Err(lost(wanted, FetchError::Source(cause))),
+            }
         }
     }
 

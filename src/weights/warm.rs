@@ -10,9 +10,10 @@ use super::gather::Gather;
 use super::marks::Pace;
 use super::plan::{self, Wanted};
 use super::transfer::{self, blocking};
+use super::{asked, batch};
 use crate::fetch::{Engine, Urgency};
 use crate::list::WeightsGoods;
-use crate::source::{Listing, Sources};
+use crate::source::{Listing, RemoteFile, Sources};
 use crate::types::{EntryId, Progress, Revision};
 
 /// Makes entries' files warm in a cache.
@@ -104,11 +105,10 @@ impl Warmer {
         progress: &Progress,
         stop: &CancellationToken,
     ) -> Result<WarmWeights, WeightsError> {
-        let Listing { files, commit } = listing.into();
+        let Listing { mut files, commit } = listing.into();
         let fingerprint = goods.fingerprint();
         let (cache, of) = (self.cache.clone(), id.clone());
         let earlier = blocking(move || cache.earlier(&of, fingerprint)).await??;
-        let mut wanted = plan::plan(files, fingerprint, earlier.as_ref(), self.verified_only)?;
         let (cache, of) = (self.cache.clone(), id.clone());
         let (found, before) = blocking(move || {
             let found = cache.found(&of)?;
@@ -116,6 +116,14 @@ impl Warmer {
             Ok::<_, WeightsError>((Arc::new(found), before))
         })
         .await??;
+        // A small file's source says with its bytes what they are: one of an earlier run isn't fetched to hear that.
+        let must_be_known = |file: &RemoteFile| {
+            let is_small = batch::fits(file.size, self.pace, &self.engine);
+            let was_fetched = before.contains_key(&plan::key(file, fingerprint));
+            (!is_small || was_fetched || self.verified_only) && !plan::was_proved(earlier.as_ref(), file)
+        };
+        asked::ask(&mut files, must_be_known, stop).await?;
+        let mut wanted = plan::plan(files, fingerprint, earlier.as_ref(), self.verified_only)?;
         plan::recall(&mut wanted, &before);
         let verified = wanted.iter().all(Wanted::is_verified);
 
@@ -143,6 +151,7 @@ impl Warmer {
         let held = self.cache.hold(wanted.iter().filter_map(|file| file.known));
         let gather = Gather { warmer: self, id, found: &found, held: &held };
         let (digests, fetched_bytes) = gather.all(&wanted, progress, stop).await?;
+        let verified = wanted.iter().all(Wanted::is_verified);
         let contents = plan::contents(&wanted, &digests);
         let revision =
             Revision::of_weights(contents.iter().map(|(path, file)| (path, file.size, file.sha256)));

@@ -16,6 +16,7 @@ mod minio;
 mod payer;
 mod refusals;
 mod resume;
+mod told;
 mod trouble;
 
 use std::collections::BTreeSet;

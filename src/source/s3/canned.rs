@@ -70,7 +70,14 @@ fn bucket(status: u16, document: &[u8]) -> Bucket {
         .retry_config(aws_config::retry::RetryConfig::disabled())
         .build();
     let (name, origin) = ("bucket".to_owned(), "canned:443".to_owned());
-    Bucket { client: Client::from_conf(sdk), name, origin, payer: None, config: SourceConfig::default() }
+    Bucket {
+        client: Client::from_conf(sdk),
+        name,
+        origin,
+        payer: None,
+        signed: None,
+        config: SourceConfig::default(),
+    }
 }
 
 #[cfg(test)]

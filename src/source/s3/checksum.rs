@@ -3,13 +3,60 @@
 //! Of the whole there is a SHA-256 where it was put at once with one, or a CRC. An object that came in parts may have a
 //! checksum of its parts' checksums (`…-N`) instead: that says nothing until each part's own is known.
 
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, ObjectPart};
 use base64::Engine as _;
+use http::HeaderMap;
 
 use crate::types::{Crc, CrcKind, Digest, PartDigests, Published};
 
-/// What a HEAD tells.
+/// The checksums that stand in the head of an answer.
+#[derive(Debug, Default)]
+pub(super) struct Sums<'a> {
+    /// `COMPOSITE` or `FULL_OBJECT`.
+    kind: Option<&'a str>,
+    sha256: Option<&'a str>,
+    crc64_nvme: Option<&'a str>,
+    crc32_c: Option<&'a str>,
+    crc32: Option<&'a str>,
+}
+
+impl<'a> Sums<'a> {
+    pub(super) fn of_head(head: &'a HeadObjectOutput) -> Self {
+        Self {
+            kind: head.checksum_type().map(ChecksumType::as_str),
+            sha256: head.checksum_sha256(),
+            crc64_nvme: head.checksum_crc64_nvme(),
+            crc32_c: head.checksum_crc32_c(),
+            crc32: head.checksum_crc32(),
+        }
+    }
+
+    pub(super) fn of_answer(answer: &'a GetObjectOutput) -> Self {
+        Self {
+            kind: answer.checksum_type().map(ChecksumType::as_str),
+            sha256: answer.checksum_sha256(),
+            crc64_nvme: answer.checksum_crc64_nvme(),
+            crc32_c: answer.checksum_crc32_c(),
+            crc32: answer.checksum_crc32(),
+        }
+    }
+
+    /// "GetObject" in S3's API reference.
+    pub(super) fn of_headers(headers: &'a HeaderMap) -> Self {
+        let said = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        Self {
+            kind: said("x-amz-checksum-type"),
+            sha256: said("x-amz-checksum-sha256"),
+            crc64_nvme: said("x-amz-checksum-crc64nvme"),
+            crc32_c: said("x-amz-checksum-crc32c"),
+            crc32: said("x-amz-checksum-crc32"),
+        }
+    }
+}
+
+/// What an answer tells.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Told {
     /// Nothing that anything could be compared with.
@@ -35,15 +82,15 @@ pub(super) fn is_compared(algorithm: &ChecksumAlgorithm) -> bool {
     matches!(algorithm, Sha256 | Crc64Nvme | Crc32C | Crc32)
 }
 
-/// The best of what a HEAD tells: proof before a check, and what holds for the whole before what holds for its parts.
-pub(super) fn told(head: &HeadObjectOutput) -> Told {
-    let of_parts = head.checksum_type().map(|kind| *kind == ChecksumType::Composite);
-    let sha256 = head.checksum_sha256().and_then(|text| value(text, of_parts));
+/// The best of what an answer tells: proof before a check, and what holds for the whole before what holds for its parts.
+pub(super) fn told(sums: &Sums<'_>) -> Told {
+    let of_parts = sums.kind.map(|kind| kind == ChecksumType::Composite.as_str());
+    let sha256 = sums.sha256.and_then(|text| value(text, of_parts));
     let sha256 = sha256.and_then(|value| Some((value.of_parts, digest(&value.bytes)?)));
     let crcs = [
-        (CrcKind::Crc64Nvme, head.checksum_crc64_nvme()),
-        (CrcKind::Crc32c, head.checksum_crc32_c()),
-        (CrcKind::Crc32, head.checksum_crc32()),
+        (CrcKind::Crc64Nvme, sums.crc64_nvme),
+        (CrcKind::Crc32c, sums.crc32_c),
+        (CrcKind::Crc32, sums.crc32),
     ];
     let crcs = crcs.into_iter().filter_map(|(kind, text)| {
         let value = value(text?, of_parts)?;
@@ -129,6 +176,10 @@ mod tests {
         base64::engine::general_purpose::STANDARD.encode(bytes)
     }
 
+    fn told_by(head: &HeadObjectOutput) -> Told {
+        told(&Sums::of_head(head))
+    }
+
     const PARTS: [&[u8]; 3] = [b"0123456789", b"abcdefghij", b"xyz"];
 
     fn whole() -> Vec<u8> {
@@ -149,10 +200,34 @@ mod tests {
         let text = base64(digest.as_bytes());
         let crc = base64(&Crc::of(CrcKind::Crc64Nvme, b"").to_bytes());
         let head = HeadObjectOutput::builder().checksum_sha256(&text).checksum_crc64_nvme(&crc);
-        assert_eq!(told(&head.build()), Told::Whole(Published::Sha256(digest)));
+        assert_eq!(told_by(&head.build()), Told::Whole(Published::Sha256(digest)));
         let head = HeadObjectOutput::builder().checksum_crc64_nvme(&crc).build();
-        assert_eq!(told(&head), Told::Whole(Published::Crc(Crc::of(CrcKind::Crc64Nvme, b""))));
-        assert_eq!(told(&HeadObjectOutput::builder().build()), Told::Nothing);
+        assert_eq!(told_by(&head), Told::Whole(Published::Crc(Crc::of(CrcKind::Crc64Nvme, b""))));
+        assert_eq!(told_by(&HeadObjectOutput::builder().build()), Told::Nothing);
+    }
+
+    #[test]
+    fn the_headers_of_an_answer_tell_the_same() {
+        let digest = Digest::of(b"x");
+        let text = base64(digest.as_bytes());
+        let of = |pairs: &[(&'static str, &str)]| {
+            let pairs = pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+            told(&Sums::of_headers(&HeaderMap::from_iter(pairs)))
+        };
+        assert_eq!(of(&[("x-amz-checksum-sha256", &text)]), Told::Whole(Published::Sha256(digest)));
+        let whole = of(&[("x-amz-checksum-sha256", &text), ("x-amz-checksum-type", "FULL_OBJECT")]);
+        assert_eq!(whole, Told::Whole(Published::Sha256(digest)));
+        let composite = of(&[("x-amz-checksum-sha256", &text), ("x-amz-checksum-type", "COMPOSITE")]);
+        assert_eq!(composite, Told::OfParts(Composite::Sha256(digest)));
+        for (kind, name) in [
+            (CrcKind::Crc64Nvme, "x-amz-checksum-crc64nvme"),
+            (CrcKind::Crc32c, "x-amz-checksum-crc32c"),
+            (CrcKind::Crc32, "x-amz-checksum-crc32"),
+        ] {
+            let crc = Crc::of(kind, b"x");
+            assert_eq!(of(&[(name, &base64(&crc.to_bytes()))]), Told::Whole(Published::Crc(crc)), "{name}");
+        }
+        assert_eq!(of(&[]), Told::Nothing);
     }
 
     #[test]
@@ -161,12 +236,12 @@ mod tests {
         let text = base64(digest.as_bytes());
         let of_parts = Told::OfParts(Composite::Sha256(digest));
         let numbered = HeadObjectOutput::builder().checksum_sha256(format!("{text}-2")).build();
-        assert_eq!(told(&numbered), of_parts);
+        assert_eq!(told_by(&numbered), of_parts);
         let typed = HeadObjectOutput::builder().checksum_sha256(&text).checksum_type(ChecksumType::Composite);
-        assert_eq!(told(&typed.build()), of_parts);
+        assert_eq!(told_by(&typed.build()), of_parts);
         for odd in ["", "AAAA", &text[1..], &format!("{text}-"), &format!("{text}-x"), "-2"] {
             let head = HeadObjectOutput::builder().checksum_sha256(odd).build();
-            assert_eq!(told(&head), Told::Nothing, "{odd}");
+            assert_eq!(told_by(&head), Told::Nothing, "{odd}");
         }
     }
 

@@ -5,6 +5,7 @@ use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_s3::config::endpoint::Params;
 use aws_sdk_s3::config::{
     Credentials as Keys, RequestChecksumCalculation, ResponseChecksumValidation, SharedCredentialsProvider,
     SharedHttpClient, StalledStreamProtectionConfig,
@@ -12,6 +13,8 @@ use aws_sdk_s3::config::{
 use tokio::sync::Mutex;
 use url::Url;
 
+use super::keys::Kept;
+use super::signed::{Senders, Signed};
 use super::{Bucket, identity, payer, ways};
 use crate::source::credentials::Credentials;
 use crate::source::{SourceConfig, SourceError, trust};
@@ -21,6 +24,7 @@ use crate::source::{SourceConfig, SourceError, trust};
 pub(crate) struct Clients {
     config: SourceConfig,
     http: SharedHttpClient,
+    senders: Senders,
     /// By name; without a name it's the environment's own chain.
     made: Mutex<HashMap<Option<String>, Made>>,
 }
@@ -36,10 +40,11 @@ const REGION: &str = "us-east-1";
 
 impl Clients {
     /// # Errors
-    /// When a file of CA certificates can't be read.
+    /// When a file of CA certificates can't be read, or there are none.
     pub(crate) fn new(config: &SourceConfig) -> Result<Self, SourceError> {
         let http = ways::http_client(trust::pem(&config.ca_files)?)?;
-        Ok(Self { config: config.clone(), http, made: Mutex::default() })
+        let senders = Senders::new(config)?;
+        Ok(Self { config: config.clone(), http, senders, made: Mutex::default() })
     }
 
     /// The bucket as somebody with these credentials sees it.
@@ -54,12 +59,19 @@ impl Clients {
         // Names with dots aren't covered by a wildcard certificate; other servers rarely have names for buckets.
         let by_path = endpoint.is_some() || name.contains('.');
         let config = aws_sdk_s3::config::Builder::from(&*sdk).force_path_style(by_path).build();
+        let place = Params::builder().bucket(name).set_region(sdk.region().map(|region| region.to_string()));
+        let place = place.set_endpoint(endpoint.clone()).force_path_style(by_path);
+        let place = place.set_use_fips(sdk.use_fips()).set_use_dual_stack(sdk.use_dual_stack()).build();
+        let signed = match place {
+            Ok(place) => Signed::new(&self.senders, place, sdk.credentials_provider()).await,
+            Err(_) => None,
+        };
         let origin = endpoint.as_deref().and_then(origin).unwrap_or_else(|| {
             let region = sdk.region().map_or(REGION, Region::as_ref);
             format!("s3.{region}.amazonaws.com:443")
         });
         let client = aws_sdk_s3::Client::from_conf(config);
-        Ok(Bucket { client, name: name.to_owned(), origin, payer, config: self.config.clone() })
+        Ok(Bucket { client, name: name.to_owned(), origin, payer, signed, config: self.config.clone() })
     }
 
     async fn sdk(&self, credentials: Option<&Credentials>) -> Result<Arc<SdkConfig>, SourceError> {
@@ -90,7 +102,7 @@ impl Clients {
             let found = loader.load().await;
             let region = found.region().cloned().unwrap_or(Region::from_static(REGION));
             let keys = identity::chain(&whoever.with_region(Some(region.clone())));
-            let keys = SharedCredentialsProvider::new(keys);
+            let keys = SharedCredentialsProvider::new(Kept::new(keys));
             return Ok(found.into_builder().region(region).credentials_provider(keys).build());
         };
         let region = credentials.get("AWS_REGION").map(str::to_owned);

@@ -1,15 +1,23 @@
-//! What the SDK's errors mean. They may hold headers and signed URLs, so only their code, their message and their
+//! What the SDK's errors, and answers that refuse, mean. They may hold headers and signed URLs, so only their code, their message and their
 //! status are taken.
 
 use std::future::Future;
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use reqwest::Response;
 
 use super::Bucket;
 use super::identity::{IdentityError, in_chain};
 use crate::rt::chain;
-use crate::source::{SourceError, answer};
+use crate::source::{SourceError, answer, client, xml};
+
+/// The SDK's words for that it knows nobody to ask as.
+const NOBODY: &str = "no credentials found";
+
+/// Bytes of what a server says about why it refuses.
+const LONGEST_REFUSAL: usize = 64 << 10;
 
 const UNREADABLE: &str = "its answer can't be read";
 
@@ -44,10 +52,13 @@ impl Bucket {
         let origin = self.origin.clone();
         match error {
             SdkError::ServiceError(refused) => {
-                self.refused(key, refused.raw(), refused.err().code(), refused.err().message())
+                let (status, headers) = (refused.raw().status().as_u16(), refused.raw().headers());
+                let header = |name: &str| headers.get(name);
+                self.refused(key, status, header, refused.err().code(), refused.err().message())
             }
             SdkError::ResponseError(unread) if !unread.raw().status().is_success() => {
-                self.refused(key, unread.raw(), None, None)
+                let (status, headers) = (unread.raw().status().as_u16(), unread.raw().headers());
+                self.refused(key, status, |name| headers.get(name), None, None)
             }
             SdkError::ResponseError(_) => self.protocol(key, UNREADABLE),
             SdkError::TimeoutError(_) => {
@@ -65,9 +76,29 @@ impl Bucket {
         }
     }
 
+    /// There are no keys to sign with.
+    pub(super) fn no_keys(&self, error: &CredentialsError) -> SourceError {
+        match (in_chain::<IdentityError>(error), error) {
+            (Some(nobody), _) => nobody.as_source_error(),
+            (None, CredentialsError::CredentialsNotLoaded(_)) => self.unsent(NOBODY),
+            (None, error) => self.unsent(&chain(error)),
+        }
+    }
+
+    /// What an answer means that isn't what was asked for.
+    pub(super) async fn refused_answer(&self, key: &str, answer: Response) -> SourceError {
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        let stall = self.config.stall;
+        let document = client::whole(answer, LONGEST_REFUSAL, stall, &self.origin).await.ok().flatten();
+        let words = document.and_then(|document| xml::refusal(&document));
+        let (code, message) = words.unzip();
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        self.refused(key, status, header, code.as_deref(), message.as_deref())
+    }
+
     /// Nothing was sent. As a rule because nobody knows as whom: the SDK says so in a list of all it tried.
     fn unsent(&self, why: &str) -> SourceError {
-        if why.contains("no credentials found") {
+        if why.contains(NOBODY) {
             let problem = "there are none (no keys in the environment, no profile, no web identity, no EKS Pod \
                            Identity or ECS, and no answer of instance metadata with a role); name a Secret under `credentials`, with a file \
                            AWS_ANONYMOUS for a public bucket";
@@ -80,28 +111,28 @@ impl Bucket {
         SourceError::Connect { origin: self.origin.clone(), cause: cause.into() }
     }
 
-    fn refused(
+    fn refused<'a>(
         &self,
         key: &str,
-        raw: &HttpResponse,
+        status: u16,
+        header: impl Fn(&str) -> Option<&'a str>,
         code: Option<&str>,
         message: Option<&str>,
     ) -> SourceError {
-        let status = raw.status().as_u16();
         if status == 412 {
             return SourceError::Changed { what: self.shown(key) };
         }
-        if let (301 | 307 | 400, Some(region)) = (status, raw.headers().get("x-amz-bucket-region")) {
+        if let (301 | 307 | 400, Some(region)) = (status, header("x-amz-bucket-region")) {
             let problem =
                 format!("the bucket is in {region}; set AWS_REGION, in the Secret or the environment");
             return self.invalid(key, problem);
         }
-        let retry_after = raw.headers().get("retry-after").and_then(|text| {
+        let retry_after = header("retry-after").and_then(|text| {
             let headers = http::HeaderMap::from_iter([(http::header::RETRY_AFTER, text.parse().ok()?)]);
             answer::retry_after(&headers, jiff::Timestamp::now())
         });
         let Some(code) = code else {
-            if raw.status().is_success() {
+            if (200..300).contains(&status) {
                 return self.protocol(key, UNREADABLE);
             }
             return SourceError::Status { what: self.shown(key), status, retry_after };

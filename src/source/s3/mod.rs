@@ -5,15 +5,14 @@ use std::sync::Arc;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::types::{ChecksumMode, Object, RequestPayer};
-use futures::{StreamExt as _, TryStreamExt as _, stream};
 
-use self::checksum::Told;
+use self::checksum::{Sums, Told};
 use self::object::S3Object;
+use self::signed::Signed;
 use super::index::MOST_FILES;
 use super::patience::patiently;
 use super::selection::Selection;
 use super::shown::shown;
-use super::sources::PROBES;
 use super::{RemoteFile, SourceConfig, SourceError};
 use crate::types::{Published, RelPath};
 
@@ -22,9 +21,11 @@ mod checksum;
 mod clients;
 mod failure;
 mod identity;
+mod keys;
 mod object;
 mod parts;
 mod payer;
+mod signed;
 mod ways;
 
 pub(crate) use canned::{s3_listing, s3_listing_runtime, s3_refusal};
@@ -39,6 +40,8 @@ pub(super) struct Bucket {
     origin: String,
     /// Said with every request, where whoever asks pays.
     payer: Option<RequestPayer>,
+    /// How objects are got past the SDK, where they can be.
+    signed: Option<Signed>,
     config: SourceConfig,
 }
 
@@ -48,8 +51,15 @@ struct Seen {
     path: RelPath,
     size: u64,
     etag: Option<String>,
-    /// Whether a HEAD could tell a checksum that isn't known yet.
-    may_have_digest: bool,
+    /// Whether the server may have a checksum of it that it doesn't list.
+    may_tell: bool,
+}
+
+/// What a HEAD tells.
+struct Head {
+    size: u64,
+    etag: Option<String>,
+    told: Option<Published>,
 }
 
 impl Bucket {
@@ -67,22 +77,18 @@ impl Bucket {
             if !selection.wants(&path) {
                 return Ok(Vec::new());
             }
-            return Ok(vec![self.head(key.to_owned(), path).await?]);
+            let Head { size, etag, told } = self.head(key).await?;
+            let seen = Seen { key: key.to_owned(), path, size, etag, may_tell: false };
+            return Ok(vec![RemoteFile { digest: told, ..self.file(seen) }]);
         }
         let listed = self.list(key).await?;
         selection.check_names(listed.iter().map(|seen| &seen.path))?;
         let wanted = listed.into_iter().filter(|seen| selection.wants(&seen.path));
-        stream::iter(wanted)
-            .map(|seen| async move {
-                if seen.may_have_digest && selection.digest(&seen.path).is_none() {
-                    self.head_listed(seen).await
-                } else {
-                    Ok(self.file(seen, None))
-                }
-            })
-            .buffer_unordered(PROBES)
-            .try_collect()
-            .await
+        let untold = |seen: Seen| {
+            let may_tell = seen.may_tell && selection.digest(&seen.path).is_none();
+            Seen { may_tell, ..seen }
+        };
+        Ok(wanted.map(|seen| self.file(untold(seen))).collect())
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Seen>, SourceError> {
@@ -132,43 +138,34 @@ impl Bucket {
             )
         })?;
         let algorithms = object.checksum_algorithm();
-        let may_have_digest = algorithms.is_empty() || algorithms.iter().any(checksum::is_compared);
+        let may_tell = algorithms.is_empty() || algorithms.iter().any(checksum::is_compared);
         let etag = object.e_tag().and_then(strong_etag);
-        Ok(Some(Seen { key: key.to_owned(), path, size, etag, may_have_digest }))
+        Ok(Some(Seen { key: key.to_owned(), path, size, etag, may_tell }))
     }
 
-    async fn head_listed(&self, seen: Seen) -> Result<RemoteFile, SourceError> {
-        let key = seen.key.clone();
-        let file = self.head(seen.key, seen.path).await?;
-        if file.size != seen.size || file.version != seen.etag {
-            return Err(SourceError::Changed { what: self.shown(&key) });
-        }
-        Ok(file)
-    }
-
-    async fn head(&self, key: String, path: RelPath) -> Result<RemoteFile, SourceError> {
+    async fn head(&self, key: &str) -> Result<Head, SourceError> {
         let head = patiently(|| async {
-            let request = self.client.head_object().bucket(&self.name).key(&key);
+            let request = self.client.head_object().bucket(&self.name).key(key);
             let request = request.set_request_payer(self.payer.clone());
-            self.answered(&key, request.checksum_mode(ChecksumMode::Enabled).send()).await
+            self.answered(key, request.checksum_mode(ChecksumMode::Enabled).send()).await
         })
         .await?;
         let Some(size) = head.content_length().and_then(|size| u64::try_from(size).ok()) else {
-            return Err(self.protocol(&key, "it tells no size"));
+            return Err(self.protocol(key, "it tells no size"));
         };
         let etag = head.e_tag().and_then(strong_etag);
-        let digest = match checksum::told(&head) {
+        let told = match checksum::told(&Sums::of_head(&head)) {
             Told::Nothing => None,
             Told::Whole(published) => Some(published),
-            Told::OfParts(composite) => self.of_parts(&key, size, etag.as_deref(), &composite).await?,
+            Told::OfParts(composite) => self.of_parts(key, size, etag.as_deref(), &composite).await?,
         };
-        Ok(self.file(Seen { key, path, size, etag, may_have_digest: false }, digest))
+        Ok(Head { size, etag, told })
     }
 
-    fn file(&self, seen: Seen, digest: Option<Published>) -> RemoteFile {
-        let Seen { key, path, size, etag, .. } = seen;
-        let bytes = Arc::new(S3Object::new(self.clone(), key, size, etag.clone()));
-        RemoteFile { path, size, version: etag, digest, bytes }
+    fn file(&self, seen: Seen) -> RemoteFile {
+        let Seen { key, path, size, etag, may_tell } = seen;
+        let bytes = Arc::new(S3Object::new(self.clone(), key, size, etag.clone(), may_tell));
+        RemoteFile { path, size, version: etag, digest: None, bytes }
     }
 
     /// The bucket and the key for people.

@@ -137,10 +137,58 @@ async fn a_prefix_is_listed_page_by_page() {
     let shown: Vec<_> =
         files.iter().map(|file| (file.path.as_str(), file.size, file.digest.clone())).collect();
     let digest = |key: &str| Some(Digest::of(key.as_bytes()).into());
-    assert_eq!(shown, [("b.bin", 7, digest("m/b.bin")), ("sub/sha", 9, digest("m/sub/sha"))]);
-    let heads: Vec<_> = server.seen().into_iter().filter(|seen| seen.method == "HEAD").collect();
-    assert_eq!(heads.len(), 1, "only what is wanted and has no digest yet is asked for");
+    assert_eq!(shown, [("b.bin", 7, digest("m/b.bin")), ("sub/sha", 9, None)]);
+    let heads = || server.seen().into_iter().filter(|seen| seen.method == "HEAD").count();
+    assert_eq!(heads(), 0, "what a listing doesn't tell is asked for by whoever must know it");
+    let untold: Vec<bool> = files.iter().map(|file| file.bytes.may_tell()).collect();
+    assert_eq!(untold, [false, true], "the list says what the first is");
+    for _ in 0..2 {
+        assert_eq!(files[1].bytes.ask().await.unwrap(), digest("m/sub/sha"));
+        assert_eq!(files[1].bytes.told(), digest("m/sub/sha"));
+        assert!(!files[1].bytes.may_tell());
+    }
+    assert_eq!(heads(), 1);
     assert_eq!(read(&*files[0].bytes, 2, 5).await.unwrap(), b"b.b");
+}
+
+#[tokio::test]
+async fn whoever_gets_all_of_an_object_is_told_what_it_is() {
+    let server = Server::start(|request| match request.target.contains("list-type=2") {
+        true => listing(&["m/nothing", "m/parts-sha", "m/sha"], None),
+        false if request.target.contains("parts") => {
+            listed_object(request).header("x-amz-checksum-type", "COMPOSITE")
+        }
+        false => listed_object(request),
+    })
+    .await;
+    let files = resolve(&server, "s3://bucket/m/").await.unwrap();
+    server.forget();
+    let told = |at: usize| (files[at].bytes.may_tell(), files[at].bytes.told());
+    assert_eq!(read(&*files[2].bytes, 1, 3).await.unwrap(), b"/s");
+    assert_eq!(told(2), (true, None), "a part tells nothing of the whole");
+    for (at, key) in ["m/nothing", "m/parts-sha", "m/sha"].into_iter().enumerate() {
+        assert_eq!(read(&*files[at].bytes, 0, key.len() as u64).await.unwrap(), key.as_bytes());
+    }
+    assert_eq!(told(0), (false, None));
+    assert_eq!(told(1), (true, None), "what its parts are has to be asked for");
+    assert_eq!(told(2), (false, Some(Digest::of(b"m/sha").into())));
+    let seen = server.seen();
+    assert!(seen.iter().all(|seen| seen.method == "GET"));
+    assert_eq!(seen[1].header("x-amz-checksum-mode"), Some("ENABLED"));
+    assert_eq!((seen[1].header("range"), seen[0].header("range")), (None, Some("bytes=1-2")));
+}
+
+#[tokio::test]
+async fn an_object_that_has_changed_since_it_was_listed_tells_nothing() {
+    let server = Server::start(|request| match request.target.contains("list-type=2") {
+        true => listing(&["m/sha"], None),
+        false => Answer::of(request, b"m/SHA", "e-another").header("x-amz-checksum-sha256", sha256(b"m/SHA")),
+    })
+    .await;
+    let file = resolve(&server, "s3://bucket/m/").await.unwrap().remove(0);
+    assert_eq!(file.bytes.ask().await.unwrap_err().kind(), ErrorKind::Changed);
+    assert_eq!(read(&*file.bytes, 0, 5).await.unwrap_err().kind(), ErrorKind::Changed);
+    assert_eq!((file.bytes.may_tell(), file.bytes.told()), (true, None));
 }
 
 #[tokio::test]
