@@ -1,4 +1,3 @@
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -14,7 +13,8 @@ use super::answer::{self, ContentRange};
 use super::body::{Cut, body};
 use super::credentials::Credentials;
 use super::patience::patiently;
-use super::ranged::{self, Sent, Unfit};
+use super::ranged::{self, Unfit};
+use super::serves_ranges::ServesRanges;
 use super::stored_part::stored_part;
 use super::{RangeBody, RangeSource, RemoteFile, SourceConfig, SourceError, client, dns, redirects};
 use crate::types::{ByteRange, Digest, Published, RelPath, WeightsUri};
@@ -223,7 +223,7 @@ struct HttpFile {
     origin: String,
     size: u64,
     etag: OnceLock<String>,
-    serves_ranges: AtomicBool,
+    serves_ranges: ServesRanges,
 }
 
 impl std::fmt::Debug for HttpFile {
@@ -244,7 +244,7 @@ impl HttpFile {
             place,
             size: found.size,
             etag,
-            serves_ranges: AtomicBool::new(found.serves_ranges),
+            serves_ranges: ServesRanges::new(found.serves_ranges),
         }
     }
 
@@ -267,11 +267,7 @@ impl HttpFile {
             Unfit::Refused => self.place.status(status, headers),
         })?;
         self.check_version(headers)?;
-        if sent == Sent::Part || range.len() == self.size {
-            return Ok(Cut::NONE);
-        }
-        self.serves_ranges.store(false, Relaxed);
-        Ok(Cut::of(range))
+        self.serves_ranges.cut(sent, range, self.size, &self.origin)
     }
 
     fn check_version(&self, headers: &HeaderMap) -> Result<(), SourceError> {
@@ -299,7 +295,7 @@ impl RangeSource for HttpFile {
     }
 
     fn serves_ranges(&self) -> bool {
-        self.serves_ranges.load(Relaxed)
+        self.serves_ranges.get()
     }
 
     fn stored_part(&self) -> Option<u64> {

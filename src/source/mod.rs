@@ -33,6 +33,7 @@ mod redirects;
 pub mod registry;
 mod s3;
 mod selection;
+mod serves_ranges;
 mod shown;
 mod sources;
 mod stored_part;

@@ -1,13 +1,12 @@
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::StatusCode;
 use http::header::{HeaderValue, RANGE};
 
 use super::bucket::Bucket;
-use crate::source::body::{Cut, body};
-use crate::source::ranged::{self, Sent, Unfit};
+use crate::source::body::body;
+use crate::source::ranged::{self, Unfit};
+use crate::source::serves_ranges::ServesRanges;
 use crate::source::{RangeBody, RangeSource, SourceError};
 use crate::types::ByteRange;
 
@@ -17,7 +16,7 @@ pub(super) struct CloudObject {
     key: String,
     size: u64,
     version: String,
-    serves_ranges: AtomicBool,
+    serves_ranges: ServesRanges,
 }
 
 impl std::fmt::Debug for CloudObject {
@@ -28,7 +27,7 @@ impl std::fmt::Debug for CloudObject {
 
 impl CloudObject {
     pub(super) fn new(bucket: Bucket, key: String, size: u64, version: String) -> Self {
-        Self { bucket, key, size, version, serves_ranges: AtomicBool::new(true) }
+        Self { bucket, key, size, version, serves_ranges: ServesRanges::new(true) }
     }
 
     async fn fetch(&self, range: ByteRange) -> Result<RangeBody, SourceError> {
@@ -53,13 +52,7 @@ impl CloudObject {
         if store.is_other(&self.version, answer.headers()) {
             return Err(self.changed());
         }
-        let cut = match sent {
-            Sent::Whole if range.len() != self.size => {
-                self.serves_ranges.store(false, Relaxed);
-                Cut::of(range)
-            }
-            Sent::Whole | Sent::Part => Cut::NONE,
-        };
+        let cut = self.serves_ranges.cut(sent, range, self.size, store.origin())?;
         Ok(body(Box::pin(answer.bytes_stream()), cut, wire.stall, store.origin()))
     }
 
@@ -78,6 +71,6 @@ impl RangeSource for CloudObject {
     }
 
     fn serves_ranges(&self) -> bool {
-        self.serves_ranges.load(Relaxed)
+        self.serves_ranges.get()
     }
 }

@@ -1,4 +1,3 @@
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt as _;
@@ -7,8 +6,9 @@ use reqwest::Response;
 use url::Url;
 
 use super::Repository;
-use crate::source::body::{Cut, body};
-use crate::source::ranged::{self, Sent, Unfit};
+use crate::source::body::body;
+use crate::source::ranged::{self, Unfit};
+use crate::source::serves_ranges::ServesRanges;
 use crate::source::{RangeBody, RangeSource, SourceError, client};
 use crate::types::{ByteRange, ErrorKind, GitOid, RelPath, Secret};
 
@@ -19,7 +19,7 @@ pub(super) struct Blob {
     commit: GitOid,
     path: RelPath,
     size: u64,
-    serves_ranges: AtomicBool,
+    serves_ranges: ServesRanges,
     place: Mutex<Option<Arc<Place>>>,
 }
 
@@ -39,7 +39,7 @@ impl std::fmt::Debug for Blob {
 
 impl Blob {
     pub(super) fn new(repository: Arc<Repository>, commit: GitOid, path: RelPath, size: u64) -> Self {
-        let serves_ranges = AtomicBool::new(true);
+        let serves_ranges = ServesRanges::new(true);
         Self { repository, commit, path, size, serves_ranges, place: Mutex::default() }
     }
 
@@ -76,13 +76,9 @@ impl Blob {
     fn checked(&self, answer: Response, range: ByteRange) -> Result<RangeBody, SourceError> {
         let may_be_page = self.path.as_str().ends_with(".html");
         let sent = ranged::check(range, self.size, may_be_page, answer.status(), answer.headers());
+        let origin = client::origin(answer.url());
         let cut = match sent {
-            Ok(Sent::Part) => Cut::NONE,
-            Ok(Sent::Whole) if range.len() == self.size => Cut::NONE,
-            Ok(Sent::Whole) => {
-                self.serves_ranges.store(false, Relaxed);
-                Cut::of(range)
-            }
+            Ok(sent) => self.serves_ranges.cut(sent, range, self.size, &origin)?,
             // A branch can be listed anew; of a commit that was named there is only one.
             Err(Unfit::Refused) if self.is_pinned_by_us() && self.repository.has_lost_commit(&answer) => {
                 return Err(SourceError::Changed { what: self.repository.shown.clone() });
@@ -93,7 +89,6 @@ impl Blob {
                 return Err(self.protocol(&format!("it's not {} bytes long, as its tree says", self.size)));
             }
         };
-        let origin = client::origin(answer.url());
         Ok(body(Box::pin(answer.bytes_stream()), cut, self.repository.hub.stall, &origin))
     }
 
@@ -134,6 +129,6 @@ impl RangeSource for Blob {
     }
 
     fn serves_ranges(&self) -> bool {
-        self.serves_ranges.load(Relaxed)
+        self.serves_ranges.get()
     }
 }

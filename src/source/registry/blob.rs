@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt as _;
@@ -10,8 +10,9 @@ use tokio::sync::MutexGuard;
 use super::endpoint::{Answer, Endpoint};
 use super::repository::{Hosts, Repository, Want};
 use super::wire::{Stop, Words};
-use crate::source::body::{Cut, body};
-use crate::source::ranged::{self, Sent, Unfit};
+use crate::source::body::body;
+use crate::source::ranged::{self, Unfit};
+use crate::source::serves_ranges::ServesRanges;
 use crate::source::{RangeBody, RangeSource, SourceError};
 use crate::types::{ByteRange, Digest, ErrorKind};
 
@@ -23,7 +24,7 @@ pub(super) struct Blob {
     digest: Digest,
     size: u64,
     origin: String,
-    serves_ranges: AtomicBool,
+    serves_ranges: ServesRanges,
     place: Mutex<Option<Arc<Place>>>,
     /// Held while the place is looked for, so that many ranges at once look only once.
     search: tokio::sync::Mutex<()>,
@@ -56,7 +57,7 @@ impl Blob {
             hosts,
             digest,
             size,
-            serves_ranges: AtomicBool::new(true),
+            serves_ranges: ServesRanges::new(true),
             place: Mutex::default(),
             search: tokio::sync::Mutex::default(),
             searches_failed: AtomicU64::new(0),
@@ -155,17 +156,11 @@ impl Blob {
                 return Err(answer.stop.protocol(problem));
             }
         };
-        let cut = match sent {
-            Sent::Part => Cut::NONE,
-            Sent::Whole if range.len() == self.size => Cut::NONE,
-            Sent::Whole => {
-                self.serves_ranges.store(false, Relaxed);
-                Cut::of(range)
-            }
-        };
         let Answer { response, stop } = answer;
+        let origin = stop.origin();
+        let cut = self.serves_ranges.cut(sent, range, self.size, &origin)?;
         let bytes = Box::pin(response.bytes_stream());
-        Ok((body(bytes, cut, self.repository.stall(), &stop.origin()), stop))
+        Ok((body(bytes, cut, self.repository.stall(), &origin), stop))
     }
 
     fn place(&self) -> Option<Arc<Place>> {
@@ -208,7 +203,7 @@ impl RangeSource for Blob {
     }
 
     fn serves_ranges(&self) -> bool {
-        self.serves_ranges.load(Relaxed)
+        self.serves_ranges.get()
     }
 
     /// The registry itself, whatever its mirrors say.

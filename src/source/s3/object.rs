@@ -1,6 +1,5 @@
 use std::pin::Pin;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use aws_sdk_s3::types::ChecksumMode;
 use futures::FutureExt as _;
@@ -14,6 +13,8 @@ use super::checksum::{self, Sums, Told};
 use super::{Bucket, strong_etag};
 use crate::source::answer::{self, ContentRange};
 use crate::source::body::{Cut, body};
+use crate::source::ranged::Sent;
+use crate::source::serves_ranges::ServesRanges;
 use crate::source::stored_part::stored_part;
 use crate::source::{RangeBody, RangeSource, SourceError, client};
 use crate::types::{ByteRange, Published};
@@ -24,7 +25,7 @@ pub(super) struct S3Object {
     key: String,
     size: u64,
     etag: OnceLock<String>,
-    serves_ranges: AtomicBool,
+    serves_ranges: ServesRanges,
     /// Whether the server may have a checksum that its listing didn't tell.
     may_tell: bool,
     told: OnceLock<Option<Published>>,
@@ -56,7 +57,7 @@ impl S3Object {
         if let Some(version) = version {
             let _ = etag.set(version);
         }
-        let serves_ranges = AtomicBool::new(true);
+        let serves_ranges = ServesRanges::new(true);
         Self { bucket, key, size, etag, serves_ranges, may_tell, told: OnceLock::new() }
     }
 
@@ -136,18 +137,14 @@ impl S3Object {
     fn check(&self, range: ByteRange, head: Head<'_>) -> Result<Cut, SourceError> {
         let protocol = |problem: &str| self.bucket.protocol(&self.key, problem);
         let is_whole = range.len() == self.size;
-        let cut = match head.content_range {
-            None => {
-                if head.length != Some(self.size) {
-                    return Err(self.changed());
-                }
-                if is_whole { Cut::NONE } else { Cut::of(range) }
-            }
+        let sent = match head.content_range {
+            None if head.length != Some(self.size) => return Err(self.changed()),
+            None => Sent::Whole,
             Some(text) => match ContentRange::parse(text) {
                 Some(ContentRange { total: Some(total), .. }) if total != self.size => {
                     return Err(self.changed());
                 }
-                Some(ContentRange { range: Some(sent), total: Some(_) }) if sent == range => Cut::NONE,
+                Some(ContentRange { range: Some(sent), total: Some(_) }) if sent == range => Sent::Part,
                 _ => return Err(protocol(&format!("its answer names another range than {range}"))),
             },
         };
@@ -157,9 +154,7 @@ impl S3Object {
             (None, None) => {}
             (None, Some(_)) => return Err(protocol("its answer lacks the ETag it had before")),
         }
-        if head.content_range.is_none() && !is_whole {
-            self.serves_ranges.store(false, Relaxed);
-        }
+        let cut = self.serves_ranges.cut(sent, range, self.size, &self.bucket.origin)?;
         match head.told {
             Told::Whole(published) if is_whole => drop(self.told.set(Some(published))),
             Told::Nothing if is_whole => drop(self.told.set(None)),
@@ -195,7 +190,7 @@ impl RangeSource for S3Object {
     }
 
     fn serves_ranges(&self) -> bool {
-        self.serves_ranges.load(Relaxed)
+        self.serves_ranges.get()
     }
 
     fn stored_part(&self) -> Option<u64> {

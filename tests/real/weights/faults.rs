@@ -126,6 +126,27 @@ async fn a_server_that_ignores_ranges_is_read_as_one_stream() {
     assert!(sent < 3 * weights.len() as u64, "{sent} bytes travelled; {:#?}", bed.http.seen());
 }
 
+/// One machine of several behind a name, or a cache on the way: the rest isn't read as one stream for it.
+#[tokio::test]
+async fn one_answer_without_the_range_is_asked_for_again() {
+    let bed = Bed::start().await;
+    let weights = bytes(1, 60 * MIB);
+    bed.nginx.put("m.bin", &weights);
+    // The third is asked for when one before it has come.
+    bed.http.add(Rule::get("m.bin", Fault::IgnoreRange).after(PROBE + 2));
+    let bed = Bed { agent: bed.agent.args(["--max-connections", "2"]), ..bed };
+    bed.warm(&[&bed.with_digest("m", "m.bin", &weights)]).await;
+    assert_current(&bed.agent, "m", &[("m.bin", &weights)]);
+    let gets = gets(&bed.http, "m.bin");
+    assert_eq!(gets.iter().filter(|seen| seen.fault.is_some()).count(), 1, "the fault was met: {gets:#?}");
+    let length = |range: &str| {
+        let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+        Some(last.parse::<usize>().ok()? - first.parse::<usize>().ok()? + 1)
+    };
+    let longest = ranges(&gets).iter().filter_map(|range| length(range)).max();
+    assert!(longest.is_some_and(|longest| longest < weights.len() / 2), "{gets:#?}");
+}
+
 #[tokio::test]
 async fn an_answer_about_other_bytes_is_not_taken() {
     survives(Fault::Header("content-range", "bytes 5-3145727/3145728".to_owned()), 1).await;
