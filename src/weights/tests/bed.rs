@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -166,8 +166,10 @@ pub(super) fn engine() -> Engine {
     Engine::new(Limits::default())
 }
 
+/// Made once: the CA certificates of the machine are read for it. Nothing here asks any server.
 pub(super) fn sources() -> Sources {
-    Sources::new(SourceConfig::default()).unwrap()
+    static SOURCES: OnceLock<Sources> = OnceLock::new();
+    SOURCES.get_or_init(|| Sources::new(SourceConfig::default()).unwrap()).clone()
 }
 
 pub(super) fn id(name: &str) -> EntryId {

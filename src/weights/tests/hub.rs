@@ -11,9 +11,9 @@ use super::crash::{Child, see_changes};
 use crate::source::{HubCommit, HubFile, Listing, RemoteFile};
 use crate::types::{Digest, GitHasher, GitOid, Published};
 
-const REPOSITORY: &str = "hub/models--org--name";
+pub(super) const REPOSITORY: &str = "hub/models--org--name";
 
-fn commit(digit: char) -> GitOid {
+pub(super) fn commit(digit: char) -> GitOid {
     digit.to_string().repeat(40).parse().unwrap()
 }
 
@@ -24,7 +24,7 @@ fn git_oid(bytes: &[u8]) -> GitOid {
 }
 
 /// Files of a commit, as the Hub lists them; the commit has a README beside them that nobody wants.
-fn listing(digit: char, revision: &str, files: &[RemoteFile]) -> Listing {
+pub(super) fn listing(digit: char, revision: &str, files: &[RemoteFile]) -> Listing {
     let line = |file: &RemoteFile| {
         let lfs = file.digest.as_ref().and_then(Published::sha256);
         (file.path.clone(), HubFile { size: file.size, oid: git_oid(b"pointer"), lfs, xet: None })

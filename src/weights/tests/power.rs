@@ -3,8 +3,6 @@
 //! durable any part may be lost or torn. Whatever is left, nothing incomplete is visible in it, no journal says more
 //! than is true, and the next run ends right without asking for what was marked.
 
-use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -15,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::journal::crc;
 use super::bed::{Bed, Served, goods, id, served};
-use super::disk::{Disk, Fate, durable};
+use super::cuts::Run;
 use super::halfway::{RANGE, journals, long, marked, warmer};
 use super::trace::{Op, Trace};
 use crate::source::{RangeBody, RangeSource, RemoteFile, SourceError};
@@ -105,20 +103,21 @@ async fn ensure(bed: &Bed, files: Vec<RemoteFile>) -> (Revision, u64) {
     (warm.revision, warm.fetched_bytes)
 }
 
-/// Records both revisions coming in, one after the other; the second begins after so many operations.
-async fn record(sets: &Sets) -> (Vec<Op>, usize) {
+/// Records both revisions coming in, one after the other.
+async fn record(sets: &Sets) -> Run {
     let home = tempfile::tempdir_in("/dev/shm").unwrap();
     let trace = Trace::of(home.path());
     let mut bed = Bed::at(home.path().to_owned());
-    let mut second = 0;
+    let mut begins = Vec::new();
     for set in [&sets.old, &sets.new] {
-        second = trace.ops().len();
+        // The cache's own opening is a part of the first.
+        begins.push(if begins.is_empty() { 0 } else { trace.ops().len() });
         let files = set.iter().map(|(file, served)| paced(home.path(), file, served)).collect();
         assert_eq!(ensure(&bed, files).await.0, Sets::revision(set));
     }
     bed.assert_tidy();
     bed.close();
-    (trace.ops(), second)
+    Run { ops: trace.ops(), begins }
 }
 
 /// Bytes of `set` that nobody should have to ask for: of files that are content, and what journals vouch for.
@@ -185,79 +184,42 @@ async fn assert_recovers(home: &Path, sets: &Sets, set: &[(RemoteFile, Arc<Serve
     bed.close();
 }
 
-/// Which of the operations up to the cut nothing has made durable, and what becomes of them: all that there are where
-/// they are few, and else all lost, all kept, and some at random. The first has all lost.
-fn fates(undurable: &[usize], random: &mut fastrand::Rng) -> Vec<Vec<Fate>> {
-    let count = undurable.len();
-    if count <= 3 {
-        let all = 0..3_usize.pow(u32::try_from(count).unwrap());
-        let fate = |n: usize| [Fate::Lost, Fate::Kept, Fate::Torn][n % 3];
-        return all.map(|n| (0..count).map(|at| fate(n / 3_usize.pow(at as u32))).collect()).collect();
-    }
-    let mut fates = vec![vec![Fate::Lost; count], vec![Fate::Kept; count]];
-    for _ in 0..2 {
-        let of =
-            |random: &mut fastrand::Rng| *random.choice([Fate::Kept, Fate::Lost, Fate::Torn].iter()).unwrap();
-        fates.push((0..count).map(|_| of(random)).collect());
-    }
-    fates
-}
-
-/// Has the power go after every operation of both revisions' coming, or after one in `step`. Says how many different disks that left, and how
-/// many of them held something to go on with.
-async fn survive(sets: &Sets, ops: &[Op], second: usize, step: usize) -> (usize, usize) {
-    let mut random = fastrand::Rng::with_seed(6);
-    let (mut seen, mut resumed) = (HashSet::new(), 0);
-    for cut in (0..=ops.len()).step_by(step) {
-        let (before, set) = (&ops[..cut], if cut < second { &sets.old } else { &sets.new });
-        let durable = durable(before);
-        let undurable: Vec<usize> = (0..cut).filter(|at| !durable[*at]).collect();
-        let mut least = None;
-        for fates in fates(&undurable, &mut random) {
-            let fate = |at: usize| fates[undurable.binary_search(&at).unwrap()];
-            let disk = Disk::after(before, &durable, fate);
-            let mut hash = DefaultHasher::new();
-            (&disk, cut < second).hash(&mut hash);
-            let home = tempfile::tempdir_in("/dev/shm").unwrap();
-            // The first has lost everything that can be lost.
-            let is_first = least.is_none();
-            let is_new = seen.insert(hash.finish());
-            if is_first || is_new {
-                disk.make(home.path());
-            }
-            let safe = *least.get_or_insert_with(|| safe(home.path(), set));
-            if is_new {
+/// Has the power go after every operation of both revisions' coming, or after one in `step`. Says how many different disks
+/// that left, and how many of them held something to go on with.
+async fn survive(sets: &Sets, run: &Run, step: usize) -> (usize, usize) {
+    let mut resumed = 0;
+    let set = |phase: usize| if phase == 0 { &sets.old } else { &sets.new };
+    let seen = run
+        .each_disk(
+            step,
+            |home, phase| safe(home, set(phase)),
+            async |home, phase, safe| {
                 resumed += usize::from(safe > 0);
-                let recovered = assert_recovers(home.path(), sets, set, safe);
-                let recovered = std::panic::AssertUnwindSafe(recovered).catch_unwind().await;
-                assert!(
-                    recovered.is_ok(),
-                    "cut after {cut} operations of {ops:#?}, with {fates:?} for {undurable:?}"
-                );
-            }
-        }
-    }
-    (seen.len(), resumed)
+                assert_recovers(home, sets, set(phase), safe).await;
+            },
+        )
+        .await;
+    (seen, resumed)
 }
 
 #[tokio::test]
 async fn whatever_a_power_cut_leaves_the_next_run_ends_right() {
     let sets = Sets::new();
-    let (ops, second) = record(&sets).await;
-    let marks = ops.iter().filter(|op| matches!(op, Op::SyncData { .. })).count();
-    assert!(marks > 12, "the journals weren't at work: {marks} of {}", ops.len());
-    let (seen, resumed) = survive(&sets, &ops, second, 1).await;
+    let run = record(&sets).await;
+    let marks = run.ops.iter().filter(|op| matches!(op, Op::SyncData { .. })).count();
+    assert!(marks > 12, "the journals weren't at work: {marks} of {}", run.ops.len());
+    let (seen, resumed) = survive(&sets, &run, 1).await;
     assert!(resumed > 50, "{resumed} of {seen} had something to go on with");
 }
 
 #[tokio::test]
 async fn of_small_files_that_become_durable_together_none_is_lost_by_a_power_cut() {
     let sets = Sets::small();
-    let (ops, second) = record(&sets).await;
-    let together = ops.iter().filter(|op| matches!(op, Op::SyncAll)).count();
+    let run = record(&sets).await;
+    let together = run.ops.iter().filter(|op| matches!(op, Op::SyncAll)).count();
     // At the cache's opening; of the first revision the bytes, and then the names. The second brings fewer.
     assert_eq!(together, 3);
     // The files are alike.
-    let (seen, resumed) = survive(&sets, &ops, second, 4).await;
+    let (seen, resumed) = survive(&sets, &run, 4).await;
     assert!(resumed > 20, "{resumed} of {seen} had something to go on with");
 }
