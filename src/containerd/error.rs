@@ -140,6 +140,9 @@ fn kind_of_call(code: Code, message: &str) -> ErrorKind {
     if message.contains(STARTING) {
         return ErrorKind::Local;
     }
+    if says_no_space(&message.to_ascii_lowercase()) {
+        return ErrorKind::NoSpace;
+    }
     match code {
         Code::NotFound => ErrorKind::NotFound,
         Code::Unavailable
@@ -159,6 +162,11 @@ fn kind_of_call(code: Code, message: &str) -> ErrorKind {
     }
 }
 
+/// What Go says of ENOSPC and EDQUOT: containerd has no code for them, also where its own database can't be written.
+fn says_no_space(message: &str) -> bool {
+    ["no space left on device", "disk quota exceeded"].iter().any(|words| message.contains(words))
+}
+
 /// CRI reports most failures of a pull as Unknown with the registry's words inside, different in each version, so the
 /// words are looked at. What isn't recognised is Transient: trying again later is harmless, giving up is not.
 fn kind_of_pull(code: Code, message: &str) -> ErrorKind {
@@ -167,7 +175,7 @@ fn kind_of_pull(code: Code, message: &str) -> ErrorKind {
     if says(&[STARTING]) {
         return ErrorKind::Local;
     }
-    if says(&["no space left on device", "disk quota exceeded"]) {
+    if says_no_space(&message) {
         return ErrorKind::NoSpace;
     }
     match http_status(&message) {
@@ -289,6 +297,20 @@ mod tests {
         }
         assert_eq!(ingest("failed commit on ref \"layer-sha256:2\": no space left on device"), None);
         assert_eq!(ingest("not found"), None);
+    }
+
+    #[test]
+    fn a_disk_that_is_full_is_told_whatever_containerd_was_at() {
+        let call = |message: &str| ContainerdError::Call {
+            what: "commit the snapshot x".to_owned(),
+            code: Code::Unknown,
+            message: message.to_owned(),
+        };
+        let full =
+            call("write /var/lib/containerd/io.containerd.metadata.v1.bolt/meta.db: no space left on device");
+        assert_eq!((full.kind(), full.is_daemon_away()), (ErrorKind::NoSpace, false));
+        assert_eq!(call("mkdir x: disk quota exceeded").kind(), ErrorKind::NoSpace);
+        assert_eq!(call("write x: input/output error").kind(), ErrorKind::Local);
     }
 
     #[test]

@@ -132,6 +132,7 @@ impl ImageError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Containerd(cause) if cause.is_daemon_away() => "ContainerdUnavailable",
+            Self::Containerd(cause) if cause.kind() == ErrorKind::NoSpace => "NoSpace",
             Self::Containerd(_) => "ContainerdError",
             Self::Pull { .. } | Self::Registry { .. } | Self::Fetch { .. } | Self::Client(_) => {
                 of_pull(self.kind())

@@ -60,6 +60,7 @@ impl CommitError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Containerd(cause) if cause.is_daemon_away() => "ContainerdUnavailable",
+            Self::Containerd(cause) if cause.kind() == ErrorKind::NoSpace => "NoSpace",
             Self::Containerd(_) => "ContainerdError",
             Self::NoAccess { .. } => "NoAccess",
             Self::Snapshotter { .. } | Self::Mounts { .. } => "Unsupported",
@@ -67,5 +68,23 @@ impl CommitError {
             Self::Place { .. } | Self::Vanishing { .. } => "CommitFailed",
             Self::NotShown { .. } => "NotShown",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn a_disk_that_containerd_finds_full_is_no_space() {
+        let call = |message: &str| {
+            let (what, message) = ("commit the snapshot x".to_owned(), message.to_owned());
+            CommitError::from(ContainerdError::Call { what, code: Code::Unknown, message })
+        };
+        let full = call("write meta.db: no space left on device");
+        assert_eq!((full.kind(), full.code()), (ErrorKind::NoSpace, "NoSpace"));
+        assert_eq!(call("write meta.db: input/output error").code(), "ContainerdError");
     }
 }
