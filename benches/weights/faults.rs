@@ -26,7 +26,9 @@ pub(crate) async fn run(settings: &Settings, made: &Made, servers: &Servers) {
         for round in 0..settings.rounds {
             clean.push(once(servers, server, set, None).await.0);
             let seed = u64::try_from(round).unwrap_or_default() + 1;
-            let (time, met) = once(servers, server, set, Some(Trouble::passing(SHARE, seed))).await;
+            let trouble = Trouble::passing(SHARE, seed);
+            let trouble = if server == Server::S3 { trouble.of_signed_requests() } else { trouble };
+            let (time, met) = once(servers, server, set, Some(trouble)).await;
             troubled.push(time);
             spoilt += met;
         }

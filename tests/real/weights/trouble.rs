@@ -45,7 +45,7 @@ async fn objects_in_parts_end_verified() {
     let weights = bytes(1, 150 * MIB + 99);
     bed.s3.put_in_parts(BUCKET, "m/w.bin", &weights, 8 * MIB).await;
     let digest = stoker::types::Digest::of(&weights).hex();
-    bed.objects.trouble(Trouble::passing(SHARE, 2));
+    bed.objects.trouble(Trouble::passing(SHARE, 2).of_signed_requests());
     bed.warm(&[&format!("id: m, weights: s3://{BUCKET}/m/, sha256: {{w.bin: \"{digest}\"}}")]).await;
     assert_current(&bed.agent, "m", &[("w.bin", &weights)]);
     assert!(!bed.objects.spoilt().is_empty());

@@ -51,6 +51,11 @@ impl Trouble {
         })
     }
 
+    /// But nobody takes off what a signature covers: S3 would refuse that, and rightly.
+    pub(crate) fn of_signed_requests(self) -> Self {
+        self.without(|fault| *fault == Fault::IgnoreRange)
+    }
+
     /// Only for requests whose path (with its query) contains `path`.
     pub(crate) fn on(self, path: &str) -> Self {
         Self { path: path.to_owned(), ..self }
