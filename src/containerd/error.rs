@@ -110,6 +110,16 @@ impl ContainerdError {
         }
     }
 
+    /// The reason's word for machines, where what containerd was asked for isn't a pull.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self.kind() {
+            _ if self.is_daemon_away() => "ContainerdUnavailable",
+            ErrorKind::NoSpace => "NoSpace",
+            _ => "ContainerdError",
+        }
+    }
+
     /// Whether what was to be made is there already: made by somebody else, or by an earlier try.
     #[must_use]
     pub fn is_already_there(&self) -> bool {

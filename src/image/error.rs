@@ -131,9 +131,7 @@ impl ImageError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Containerd(cause) if cause.is_daemon_away() => "ContainerdUnavailable",
-            Self::Containerd(cause) if cause.kind() == ErrorKind::NoSpace => "NoSpace",
-            Self::Containerd(_) => "ContainerdError",
+            Self::Containerd(cause) => cause.code(),
             Self::Pull { .. } | Self::Registry { .. } | Self::Fetch { .. } | Self::Client(_) => {
                 of_pull(self.kind())
             }

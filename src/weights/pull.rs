@@ -109,8 +109,9 @@ impl Puller {
         let fingerprint = goods.fingerprint();
         let found = Arc::new(Found::new(dir.open("")?, FOUND.to_owned()));
         let before = found.read();
-        let (at, all) = (dir.clone(), files.iter().map(|file| (file.path.clone(), file.size)).collect());
-        let there = blocking(move || there(&at, all)).await??;
+        let untold = files.iter().filter(|file| file.digest.is_none() && file.bytes.may_tell());
+        let (at, untold) = (dir.clone(), untold.map(|file| (file.path.clone(), file.size)).collect());
+        let there = blocking(move || there(&at, untold)).await??;
         // A small file's source says with its bytes what they are: one that is there isn't fetched to hear that.
         let must_be_known = |file: &RemoteFile| {
             let is_small = batch::fits(file.size, self.pace, &self.engine);

@@ -21,7 +21,7 @@ mod trouble;
 
 use std::collections::BTreeSet;
 
-use stoker::types::Digest;
+use stoker::types::{ByteRange, Digest};
 
 use super::node::{BUCKET, SOON, agent, list, said};
 use super::parts::{Agent, FaultProxy, Gpus, Nginx, S3, Seen};
@@ -79,6 +79,13 @@ fn gets(proxy: &FaultProxy, path: &str) -> Vec<Seen> {
         seen.method == "GET" && seen.path.contains(path) && seen.range.as_deref() != Some("bytes=0-0")
     };
     proxy.seen().into_iter().filter(is_get).collect()
+}
+
+/// The range that a request asked for.
+fn asked(seen: &Seen) -> ByteRange {
+    let range = seen.range.as_deref().unwrap_or_default().trim_start_matches("bytes=");
+    let (first, last) = range.split_once('-').unwrap_or_else(|| panic!("{seen:?} asks for no range"));
+    ByteRange::new(first.parse().unwrap(), last.parse::<u64>().unwrap() + 1).unwrap()
 }
 
 /// The different `Range` headers among them.

@@ -59,9 +59,7 @@ impl CommitError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Containerd(cause) if cause.is_daemon_away() => "ContainerdUnavailable",
-            Self::Containerd(cause) if cause.kind() == ErrorKind::NoSpace => "NoSpace",
-            Self::Containerd(_) => "ContainerdError",
+            Self::Containerd(cause) => cause.code(),
             Self::NoAccess { .. } => "NoAccess",
             Self::Snapshotter { .. } | Self::Mounts { .. } => "Unsupported",
             Self::Place { .. } if self.kind() == ErrorKind::NoSpace => "NoSpace",

@@ -13,7 +13,7 @@ use aws_sigv4::http_request::{
     UriPathNormalizationMode, sign,
 };
 use aws_sigv4::sign::v4;
-use http::header::AUTHORIZATION;
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION};
 use http::{HeaderMap, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Client, RequestBuilder};
@@ -93,7 +93,8 @@ impl Signed {
             Some(keys) => self.sign(url.as_str(), keys, headers, SystemTime::now())?,
             None => headers,
         };
-        Some(self.sender.get(url).headers(request))
+        // Not signed: who stands on the way may change it.
+        Some(self.sender.get(url).headers(request).header(ACCEPT_ENCODING, "identity"))
     }
 
     fn url(&self, key: &str) -> Option<Url> {
@@ -219,5 +220,6 @@ mod tests {
         assert!(signed.keys().await.unwrap().is_none());
         let request = signed.get("a.bin", None, HeaderMap::new()).unwrap().build().unwrap();
         assert!(!request.headers().contains_key("authorization"));
+        assert_eq!(request.headers()["accept-encoding"], "identity");
     }
 }

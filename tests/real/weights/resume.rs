@@ -9,9 +9,9 @@ use stoker::types::{ByteRange, Digest};
 use stoker::weights::Journal;
 
 use crate::node::{BUCKET, SOON, assert_current, bytes, index, leftovers, list, said};
-use crate::parts::{Agent, Fault, FaultProxy, Process, Rule, Seen, Stoker, until};
+use crate::parts::{Agent, Fault, FaultProxy, Process, Rule, Stoker, until};
 
-use super::{Bed, gets};
+use super::{Bed, asked, gets};
 
 const MIB: usize = 1 << 20;
 
@@ -37,13 +37,6 @@ fn marked(cache: &Path) -> BTreeMap<String, Vec<ByteRange>> {
 /// How many bytes that is.
 fn marked_bytes(cache: &Path) -> u64 {
     marked(cache).values().flatten().map(|range| range.len()).sum()
-}
-
-/// The range that a request asked for.
-fn asked(seen: &Seen) -> ByteRange {
-    let range = seen.range.as_deref().unwrap_or_default().trim_start_matches("bytes=");
-    let (first, last) = range.split_once('-').unwrap_or_else(|| panic!("{seen:?} asks for no range"));
-    ByteRange::new(first.parse().unwrap(), last.parse::<u64>().unwrap() + 1).unwrap()
 }
 
 /// Waits until the agent has `bytes` marked in the cache, and kills it.
