@@ -21,7 +21,8 @@ impl Memory {
         let most = u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX);
         let units = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX).clamp(1, most);
         let kept = usize::try_from(kept).unwrap_or(usize::MAX);
-        Self { permits: Arc::new(Semaphore::new(units as usize)), units, pool: Pool::new(kept) }
+        let pool = Pool::new(u64::from(units) * UNIT, kept);
+        Self { permits: Arc::new(Semaphore::new(units as usize)), units, pool }
     }
 
     /// The right to `bytes` of memory, when there is room for all of them: whoever holds some and waits for more
@@ -30,7 +31,7 @@ impl Memory {
         let wanted = units(bytes).min(self.units);
         // It fails only when the semaphore is closed, which nobody does.
         let permit = Arc::clone(&self.permits).acquire_many_owned(wanted).await.ok();
-        Grant { permits: Arc::clone(&self.permits), pool: self.pool.clone(), permit }
+        Grant { pool: self.pool.clone(), permit }
     }
 
     /// Says that a fetch runs, so that buffers are kept between ranges.
@@ -56,7 +57,6 @@ fn units(bytes: u64) -> u32 {
 /// The right to some memory. What isn't used of it goes back when it's dropped.
 #[derive(Debug)]
 pub(super) struct Grant {
-    permits: Arc<Semaphore>,
     pool: Pool,
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -68,8 +68,7 @@ impl Grant {
             let wanted = units(len as u64) as usize;
             permit.split(wanted.min(permit.num_permits()))
         });
-        let spare = self.permits.available_permits() as u64 * UNIT;
-        Lease { buffer: Some(self.pool.take(len, spare)), pool: self.pool.clone(), permit }
+        Lease { buffer: Some(self.pool.take(len)), pool: self.pool.clone(), permit }
     }
 }
 
@@ -131,6 +130,17 @@ mod tests {
         assert!(memory.grant(1).now_or_never().is_none());
         drop((all, first, second));
         assert!(memory.grant(8192).now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn idle_buffers_stay_although_all_memory_is_granted() {
+        let memory = Memory::new(16_384, 4096);
+        let _user = memory.user();
+        let (mut first, mut second) = (memory.grant(8192).await, memory.grant(8192).await);
+        drop((first.part(4096), second.part(4096)));
+        assert_eq!(memory.pool.idle(), 2);
+        let _part = first.part(4096);
+        assert_eq!(memory.pool.idle(), 1, "one is used again, and the other waits for its turn");
     }
 
     #[tokio::test]

@@ -32,32 +32,37 @@ impl Buffer {
 #[derive(Debug, Clone)]
 pub(super) struct Pool {
     kept: usize,
+    /// Bytes that what is idle and what is in use may take together.
+    most: u64,
     state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     idle: Vec<Buffer>,
+    /// Bytes in use.
+    used: u64,
     /// While nobody uses the pool, nothing is kept.
     users: usize,
 }
 
 impl Pool {
-    /// `kept` is the least length that is worth keeping.
-    pub(super) fn new(kept: usize) -> Self {
-        Self { kept, state: Arc::default() }
+    /// For `most` bytes; `kept` is the least length that is worth keeping.
+    pub(super) fn new(most: u64, kept: usize) -> Self {
+        Self { kept, most, state: Arc::default() }
     }
 
-    /// A buffer of `len` bytes with anything in it. Idle ones are let go until they take no more than `spare`
-    /// bytes: what is idle and what is in use never exceed the budget together.
-    pub(super) fn take(&self, len: usize, spare: u64) -> Buffer {
+    /// A buffer of `len` bytes with anything in it. Idle ones are let go until there's room for it: what is only
+    /// granted has no buffer yet, and takes none away.
+    pub(super) fn take(&self, len: usize) -> Buffer {
         let mut state = self.state();
-        let idle = &mut state.idle;
-        let kept = idle.iter().rposition(|buffer| buffer.len == len).map(|at| idle.swap_remove(at));
-        let mut bytes: u64 = idle.iter().map(|buffer| buffer.len as u64).sum();
+        let kept = state.idle.iter().rposition(|buffer| buffer.len == len);
+        let kept = kept.map(|at| state.idle.swap_remove(at));
+        state.used += len as u64;
+        let mut bytes = state.used + state.idle.iter().map(|buffer| buffer.len as u64).sum::<u64>();
         let mut freed = Vec::new();
-        while bytes > spare
-            && let Some(buffer) = idle.pop()
+        while bytes > self.most
+            && let Some(buffer) = state.idle.pop()
         {
             bytes -= buffer.len as u64;
             freed.push(buffer);
@@ -70,6 +75,7 @@ impl Pool {
 
     pub(super) fn give_back(&self, buffer: Buffer) {
         let mut state = self.state();
+        state.used = state.used.saturating_sub(buffer.len as u64);
         if buffer.len >= self.kept && state.users > 0 {
             state.idle.push(buffer);
         }
@@ -124,22 +130,20 @@ mod tests {
     }
 
     #[test]
-    fn only_long_ones_are_kept_and_only_within_what_is_spare() {
-        let pool = Pool::new(4096);
+    fn only_long_ones_are_kept_and_only_as_many_as_there_is_room_for() {
+        let pool = Pool::new(8192 * 4 + 100, 4096);
         let user = pool.user();
-        for len in [8192, 4096, 8192, 8192, 100] {
-            pool.give_back(Buffer::new(len));
+        let taken: Vec<Buffer> = [8192, 4096, 8192, 8192, 100].map(|len| pool.take(len)).into();
+        taken.into_iter().for_each(|buffer| pool.give_back(buffer));
+        assert_eq!(pool.idle(), 4);
+        let one = pool.take(8192);
+        assert_eq!((one.bytes().len(), pool.idle()), (8192, 3));
+        let other = pool.take(12_288);
+        assert_eq!((other.bytes().len(), pool.idle()), (12_288, 2));
+        for buffer in [one, other] {
+            pool.give_back(buffer);
         }
         assert_eq!(pool.idle(), 4);
-        assert_eq!(pool.take(4096, 8192 * 5).bytes().len(), 4096);
-        assert_eq!(pool.idle(), 3);
-        assert_eq!(pool.take(8192, 8192 * 5).bytes().len(), 8192);
-        assert_eq!(pool.idle(), 2);
-        assert_eq!(pool.take(100, 8192 + 1).bytes().len(), 100);
-        assert_eq!(pool.idle(), 1);
-        assert_eq!(pool.take(4096, 8191).bytes().len(), 4096);
-        assert_eq!(pool.idle(), 0);
-        pool.give_back(Buffer::new(8192));
         drop(user);
         assert_eq!(pool.idle(), 0);
         pool.give_back(Buffer::new(8192));
